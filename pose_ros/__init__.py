@@ -1,0 +1,1 @@
+"""Tracked human skeletons for ROS 2 from video pose networks."""

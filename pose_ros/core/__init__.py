@@ -1,0 +1,1 @@
+"""The pipeline without ROS and without knowledge of any network."""

@@ -1,0 +1,187 @@
+"""Every parameter of the pipeline, declared once: default, unit, range and meaning.
+
+The ROS parameters, ``config/pose.yaml``, the command-line options and the table in the README
+are all derived from these dataclasses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pose_ros.errors import ConfigError
+
+Config = TypeVar("Config")
+
+
+def param(
+    default: Any,
+    doc: str,
+    *,
+    unit: str = "",
+    ge: float | None = None,
+    le: float | None = None,
+    one_of: tuple[str, ...] = (),
+    live: bool = False,
+) -> Any:
+    """Declare a parameter: a dataclass field that carries its documentation and range.
+
+    ``ge`` and ``le`` are the inclusive range, ``one_of`` the allowed words; ``live`` parameters
+    may change while the node is active, the others need a reconfigure.
+    """
+    metadata = {"doc": doc, "unit": unit, "ge": ge, "le": le, "one_of": one_of, "live": live}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class DetectConfig:
+    """Finding people in the whole image."""
+
+    net: str = param("nanodet_g", "Detector, the name of a card in models/")
+    threshold: float = param(
+        0.25, "Boxes with a lower score are ignored", ge=0.01, le=1.0, live=True
+    )
+    interval: int = param(
+        5, "Run the detector on every n-th frame; tracks carry the people between",
+        unit="frames", ge=1, le=60, live=True,
+    )  # fmt: skip
+    iou: float = param(
+        0.65, "Boxes that overlap a better one by more are duplicates", ge=0.1, le=0.95, live=True
+    )
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """Keeping one id per person."""
+
+    max_people: int = param(
+        8, "People followed at once; the best scores win", unit="people", ge=1, le=64, live=True
+    )
+    min_hits: int = param(
+        3, "Measurements before a track counts as a person", unit="frames", ge=1, le=30, live=True
+    )
+    pose_min: float = param(
+        0.3, "Least mean score of the better half of the joints for a new person to count",
+        ge=0.0, le=1.0, live=True,
+    )  # fmt: skip
+    max_lost_s: float = param(
+        1.0, "A track without a measurement for longer is LOST", unit="s", ge=0.05, le=30.0,
+        live=True,
+    )  # fmt: skip
+    match_min: float = param(
+        0.2, "Least similarity (box IoU and pose OKS) to continue a track", ge=0.01, le=0.9,
+        live=True,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """The frames a video network sees of each person."""
+
+    max_gap_s: float = param(
+        0.5, "A longer gap between frames starts the window anew", unit="s", ge=0.02, le=10.0
+    )
+    box_hold: int = param(
+        8, "Longest time a crop box is held still so that features can be reused",
+        unit="frames", ge=0, le=120,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The pose network."""
+
+    name: str = param("movenet_thunder", "Pose network, the name of a card in models/")
+    score_min: float = param(
+        0.2, "Joints with a lower score are published as MISSING", ge=0.0, le=1.0, live=True
+    )
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """All of the pipeline."""
+
+    device: str = param("auto", "Where networks run: auto, cpu, cuda or cuda:N")
+    threads: int = param(
+        0, "CPU threads per network; 0 means all cores", unit="threads", ge=0, le=256
+    )
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
+    window: WindowConfig = field(default_factory=WindowConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse a value out of range."""
+        validate(self)
+
+
+def parameters(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+    """Walk the dotted name, field and value of every parameter of a nested config."""
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from parameters(value, f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", item, value
+
+
+def check_value(name: str, item: dataclasses.Field[Any], value: Any) -> None:
+    """Refuse a value of another type or out of range.
+
+    Raises:
+        ConfigError: with the name, what was expected, what came.
+
+    """
+    expected = type(item.default)
+    number = expected is float and isinstance(value, int) and not isinstance(value, bool)
+    if type(value) is not expected and not number:
+        raise ConfigError(f"{name}: expected {expected.__name__}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name}: expected a finite number, got {value}")
+    low, high, words = (item.metadata.get(key) for key in ("ge", "le", "one_of"))
+    if (low is not None and value < low) or (high is not None and value > high):
+        unit = f" {item.metadata['unit']}" if item.metadata.get("unit") else ""
+        raise ConfigError(f"{name}: expected {low} to {high}{unit}, got {value}")
+    if words and value not in words:
+        raise ConfigError(f"{name}: expected one of {', '.join(words)}, got '{value}'")
+
+
+def validate(config: Any) -> None:
+    """Check every parameter of a nested config.
+
+    Raises:
+        ConfigError: for the first value that is out of range or of another type.
+
+    """
+    for name, item, value in parameters(config):
+        check_value(name, item, value)
+
+
+def with_values(config: Config, values: dict[str, Any]) -> Config:
+    """Copy ``config`` with the dotted ``values`` replaced.
+
+    Raises:
+        ConfigError: for an unknown name or a bad value.
+
+    """
+    own: dict[str, Any] = {}
+    nested: dict[str, dict[str, Any]] = {}
+    known = {item.name for item in dataclasses.fields(config)}  # type: ignore[arg-type]
+    for name, value in values.items():
+        head, _, rest = name.partition(".")
+        if head not in known:
+            raise ConfigError(
+                f"parameter '{name}' is not known; known: {', '.join(sorted(known))}"
+            )
+        if rest:
+            nested.setdefault(head, {})[rest] = value
+        else:
+            own[head] = value
+    for head, part in nested.items():
+        own[head] = with_values(getattr(config, head), part)
+    changed: Config = dataclasses.replace(config, **own)  # type: ignore[type-var]
+    validate(changed)
+    return changed

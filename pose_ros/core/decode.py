@@ -1,0 +1,134 @@
+"""Image buffers to RGB: every size, step and encoding checked before a pixel is read.
+
+``cv_bridge`` is not used here: its PyPI build silently returns 16-bit images as 8-bit ones and
+fails on others; a test holds this module against it wherever it is right.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+
+from pose_ros.core.values import ByteArray
+from pose_ros.errors import ShapeError
+
+# encoding -> (bytes per channel, channels, OpenCV conversion of the 8-bit image to RGB)
+_GRAY, _KEEP = cv2.COLOR_GRAY2RGB, None
+_LAYOUT: dict[str, tuple[int, int, int | None]] = {
+    "rgb8": (1, 3, _KEEP),
+    "bgr8": (1, 3, cv2.COLOR_BGR2RGB),
+    "8UC3": (1, 3, cv2.COLOR_BGR2RGB),
+    "rgba8": (1, 4, cv2.COLOR_RGBA2RGB),
+    "bgra8": (1, 4, cv2.COLOR_BGRA2RGB),
+    "8UC4": (1, 4, cv2.COLOR_BGRA2RGB),
+    "mono8": (1, 1, _GRAY),
+    "8UC1": (1, 1, _GRAY),
+    "mono16": (2, 1, _GRAY),
+    "rgb16": (2, 3, _KEEP),
+    "bgr16": (2, 3, cv2.COLOR_BGR2RGB),
+    "rgba16": (2, 4, cv2.COLOR_RGBA2RGB),
+    "bgra16": (2, 4, cv2.COLOR_BGRA2RGB),
+    "yuv422": (1, 2, cv2.COLOR_YUV2RGB_UYVY),
+    "uyvy": (1, 2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422_yuy2": (1, 2, cv2.COLOR_YUV2RGB_YUY2),
+    "yuyv": (1, 2, cv2.COLOR_YUV2RGB_YUY2),
+}
+# ROS names a Bayer pattern by its first two rows, OpenCV by the 2 x 2 block one pixel in.
+_BAYER = {
+    "rggb": cv2.COLOR_BayerBG2RGB,
+    "bggr": cv2.COLOR_BayerRG2RGB,
+    "gbrg": cv2.COLOR_BayerGR2RGB,
+    "grbg": cv2.COLOR_BayerGB2RGB,
+}
+for _pattern, _code in _BAYER.items():
+    _LAYOUT[f"bayer_{_pattern}8"] = (1, 1, _code)
+    _LAYOUT[f"bayer_{_pattern}16"] = (2, 1, _code)
+
+
+def decode_image(
+    data: Any,
+    *,
+    width: int,
+    height: int,
+    encoding: str,
+    step: int,
+    is_bigendian: bool = False,
+) -> ByteArray:
+    """RGB image (H, W, 3) uint8 of a raw buffer in a ``sensor_msgs/Image`` encoding.
+
+    ``step`` is the length of a row in bytes, padding included. 16-bit channels keep their upper
+    eight bits. An ``rgb8`` buffer without padding is returned as a view, without a copy.
+
+    Raises:
+        ShapeError: for an unknown encoding, an empty or odd size, a wrong step, or a buffer
+            that is too short or too long for the size.
+
+    """
+    if encoding not in _LAYOUT:
+        raise ShapeError(_unknown(encoding))
+    depth, channels, conversion = _LAYOUT[encoding]
+    row = width * channels * depth
+    _check_size(width, height, encoding, step, row)
+    buffer = np.frombuffer(data, np.uint8)
+    if buffer.size != step * height:
+        raise ShapeError(
+            f"image data: expected {step * height} bytes for {height} rows of step {step}, "
+            f"got {buffer.size}"
+        )
+    rows = buffer.reshape(height, step)[:, :row]
+    if depth == 2:
+        rows = rows.reshape(height, -1, 2)[:, :, 0 if is_bigendian else 1]
+    pixels = (
+        rows.reshape(height, width) if channels == 1 else rows.reshape(height, width, channels)
+    )
+    return pixels if conversion is None else cv2.cvtColor(np.ascontiguousarray(pixels), conversion)
+
+
+def decode_compressed(data: Any, fmt: str = "") -> ByteArray:
+    """RGB image (H, W, 3) uint8 of a JPEG or PNG file in memory (``CompressedImage``).
+
+    ``fmt`` is the message's format text, used in errors only; the bytes decide.
+
+    Raises:
+        ShapeError: for an empty, truncated or unknown file, or one of 16-bit or single-channel
+            float depth ("compressedDepth").
+
+    """
+    if "compressedDepth" in fmt:
+        raise ShapeError(f"compressed image: expected a colour picture, got '{fmt}'")
+    buffer = np.frombuffer(data, np.uint8)
+    if buffer.size == 0:
+        raise ShapeError("compressed image: expected JPEG or PNG bytes, got none")
+    if buffer[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in buffer[-64:].tobytes():
+        raise ShapeError(
+            f"compressed image: the JPEG ends before its end mark after {buffer.size} bytes: "
+            "it was truncated on the way"
+        )
+    bgr = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise ShapeError(
+            f"compressed image: expected JPEG or PNG, got {buffer.size} bytes of format '{fmt}' "
+            f"that start with {buffer[:4].tobytes().hex(' ')}"
+        )
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def _check_size(width: int, height: int, encoding: str, step: int, row: int) -> None:
+    if width <= 0 or height <= 0:
+        raise ShapeError(f"image size: expected at least 1 x 1, got {width} x {height}")
+    if encoding in ("yuv422", "uyvy", "yuv422_yuy2", "yuyv") and width % 2:
+        raise ShapeError(f"image width: expected an even number for {encoding}, got {width}")
+    if step < row:
+        raise ShapeError(
+            f"image step: expected at least {row} bytes for {width} pixels of {encoding}, "
+            f"got {step}"
+        )
+
+
+def _unknown(encoding: str) -> str:
+    hint = ""
+    if encoding in ("16UC1", "32FC1", "16SC1"):
+        hint = "; this looks like a depth image: remap 'image' to the colour camera"
+    return f"image encoding '{encoding}' is not known; known: {', '.join(sorted(_LAYOUT))}{hint}"

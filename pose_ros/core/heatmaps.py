@@ -1,0 +1,70 @@
+"""Heatmaps to joints."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from pose_ros.core.values import FloatArray, PoseMaps
+
+#: DARK: spread of the smoothing before the Taylor step, in cells, at 64 x 48 maps
+DARK_SIGMA_CELLS = 2.0
+
+
+def decode(maps: PoseMaps) -> tuple[FloatArray, FloatArray]:
+    """Joints of every person: cells (P, J, 2) in (x, y) and scores (P, J).
+
+    The peak of ``heatmaps * prior``; sub-cell from the offsets where the network has them,
+    by DARK otherwise. A joint whose map is nowhere positive or holds a NaN is NaN with score 0.
+    """
+    people, joints, _height, width = maps.heatmaps.shape
+    if people == 0:
+        return np.zeros((0, joints, 2), np.float32), np.zeros((0, joints), np.float32)
+    flat = maps.heatmaps.reshape(people, joints, -1)
+    weighted = flat if maps.prior is None else flat * maps.prior.reshape(flat.shape)
+    peak = weighted.argmax(axis=2)[..., None]
+    score = np.take_along_axis(flat, peak, axis=2)[..., 0]
+    cell = np.concatenate([peak % width, peak // width], axis=2).astype(np.float32)
+    if maps.offsets is None:
+        cell = cell + dark_step(maps.heatmaps, peak[..., 0])
+    else:
+        offsets = maps.offsets.reshape(people, joints, 2, -1)
+        cell = cell + np.take_along_axis(offsets, peak[:, :, None], axis=3)[..., 0]
+    lost = ~(score > 0.0) | ~np.isfinite(cell).all(axis=2)
+    cell[lost] = np.nan
+    return cell, np.where(lost, 0.0, np.minimum(score, 1.0)).astype(np.float32)
+
+
+def dark_step(heatmaps: FloatArray, peak: np.ndarray) -> FloatArray:
+    """Sub-cell step (P, J, 2) in (x, y) from flat peak indices (P, J).
+
+    A Newton step on the logarithm of the smoothed map, at most one cell; none where the map is
+    not a maximum there.
+
+    Source: Zhang et al., Distribution-Aware Coordinate Representation for Human Pose
+    Estimation, CVPR 2020, equations 3 to 9.
+    """
+    _height, width = heatmaps.shape[2:]
+    smooth = gaussian_filter(heatmaps, (0, 0, DARK_SIGMA_CELLS, DARK_SIGMA_CELLS), truncate=2.5)
+    logs = np.pad(
+        np.log(np.clip(smooth, 1e-3, 50.0)), ((0, 0), (0, 0), (2, 2), (2, 2)), mode="edge"
+    ).reshape(*heatmaps.shape[:2], -1)
+    stride = width + 4
+    centre = (peak // width + 2) * stride + peak % width + 2
+
+    def at(dx: int, dy: int) -> FloatArray:
+        where = (centre + dy * stride + dx)[..., None]
+        return np.take_along_axis(logs, where, axis=2)[..., 0]
+
+    here = at(0, 0)
+    grad_x, grad_y = (at(1, 0) - at(-1, 0)) / 2, (at(0, 1) - at(0, -1)) / 2
+    xx = (at(2, 0) - 2 * here + at(-2, 0)) / 4
+    yy = (at(0, 2) - 2 * here + at(0, -2)) / 4
+    xy = (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / 4
+    det = xx * yy - xy * xy
+    hill = (det > 0) & (xx < 0)
+    safe = np.where(hill, det, 1.0)
+    step = np.stack([xy * grad_y - yy * grad_x, xy * grad_x - xx * grad_y], axis=2)
+    return np.where(hill[..., None], np.clip(step / safe[..., None], -1.0, 1.0), 0.0).astype(
+        np.float32
+    )

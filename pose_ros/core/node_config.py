@@ -1,0 +1,79 @@
+"""Parameters of the nodes around the pipeline, declared as in ``config.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pose_ros.core.config import param, validate
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """What ``pose_node`` knows beside the pipeline."""
+
+    image_transport: str = param(
+        "raw", "Type of the image topic: raw is Image, compressed is CompressedImage (jpeg, png)",
+        one_of=("raw", "compressed"),
+    )  # fmt: skip
+    stamp_offset_s: float = param(
+        0.0, "Added to the stamps of the images, for a camera whose clock is off",
+        unit="s", ge=-10.0, le=10.0,
+    )  # fmt: skip
+    output_deadline_s: float = param(
+        0.5, "Longest time between two messages on /human_pose; without images the node then "
+        "says STALE_INPUT", unit="s", ge=0.05, le=60.0,
+    )  # fmt: skip
+    overload_share: float = param(
+        0.2, "Share of images skipped within a second at which health becomes OVERLOADED",
+        ge=0.0, le=1.0, live=True,
+    )  # fmt: skip
+    autostart: bool = param(True, "Configure and activate without a lifecycle manager")
+
+    def __post_init__(self) -> None:
+        """Refuse a value out of range."""
+        validate(self)
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """What ``camera_node`` is told."""
+
+    source: str = param("", "Video file, folder of pictures, or camera device such as /dev/video0")
+    rate_hz: float = param(
+        0.0, "Images per second; 0 means the source's own rate", unit="Hz", ge=0.0, le=1000.0
+    )
+    loop: bool = param(False, "Start again when the video or folder ends")
+    duration_s: float = param(
+        0.0, "Stop after this time; 0 means at the end of the source", unit="s", ge=0.0, le=1e6
+    )
+    frame_id: str = param("camera_optical_frame", "Optical frame, in the header of the images")
+    calibration: str = param("", "Calibration file as written by ROS's camera_calibration")
+    fov_deg: float = param(
+        0.0, "Horizontal field of view where there is no calibration; 0 means unknown",
+        unit="deg", ge=0.0, le=179.0,
+    )  # fmt: skip
+    wait_for_subscribers: int = param(
+        0, "Publish the first image when the image topic has this many readers",
+        unit="readers", ge=0, le=100,
+    )  # fmt: skip
+    linger_s: float = param(
+        0.5, "Stay this long after the last image so that it is delivered", unit="s",
+        ge=0.0, le=60.0,
+    )  # fmt: skip
+    stamps_file: str = param("", "Write frame number and stamp (ns) of every image to this file")
+
+    def __post_init__(self) -> None:
+        """Refuse a value out of range."""
+        validate(self)
+
+
+@dataclass(frozen=True)
+class RecorderConfig:
+    """What ``recorder_node`` is told."""
+
+    out: str = param("", "Folder to write: a rosbag2 with MCAP storage; must not exist")
+    image: str = param("", "Image topic to record too; empty means none")
+
+    def __post_init__(self) -> None:
+        """Refuse a value out of range."""
+        validate(self)

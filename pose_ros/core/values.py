@@ -1,0 +1,247 @@
+"""The values that cross stages: frozen dataclasses, checked once, at construction.
+
+Letters in shapes: P people, T frames, J joints, H x W image pixels, h x w crop or heatmap cells.
+Pixels: x to the right, y down, integer coordinates at pixel *centres* (``docs/conventions.md``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pose_ros.core.camera import PinholeCamera
+from pose_ros.errors import ShapeError
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+ByteArray = npt.NDArray[np.uint8]
+
+
+class TrackState(IntEnum):
+    """Life of a track; the numbers are those of ``HumanPose.msg``."""
+
+    TENTATIVE = 0
+    TRACKED = 1
+    OCCLUDED = 2
+    LOST = 3
+
+
+def check(name: str, array: np.ndarray, shape: tuple[int | None, ...], dtype: type) -> None:
+    """Refuse an array of another shape or dtype; ``None`` in ``shape`` admits any length.
+
+    Raises:
+        ShapeError: naming the value, what was expected and what came.
+
+    """
+    same = len(array.shape) == len(shape)
+    same = same and all(w is None or w == g for w, g in zip(shape, array.shape, strict=True))
+    if not same or array.dtype != dtype:
+        wanted = tuple("any" if n is None else n for n in shape)
+        raise ShapeError(
+            f"{name}: expected shape {wanted} of {np.dtype(dtype).name}, "
+            f"got {array.shape} of {array.dtype.name}"
+        )
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One decoded camera image.
+
+    ``stamp_ns`` is the exposure time of the source, in nanoseconds of the source's clock;
+    ``frame_id`` names the optical frame; ``camera`` is None when nothing is known of the lens.
+    """
+
+    rgb: ByteArray  # (H, W, 3), red first
+    stamp_ns: int
+    frame_id: str = ""
+    camera: PinholeCamera | None = None
+
+    def __post_init__(self) -> None:
+        """Check shape and dtype."""
+        check("Frame.rgb", self.rgb, (None, None, 3), np.uint8)
+        if 0 in self.rgb.shape:
+            raise ShapeError(f"Frame.rgb: expected a non-empty image, got {self.rgb.shape}")
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return int(self.rgb.shape[1]), int(self.rgb.shape[0])
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Detected people; empty arrays when there is nobody."""
+
+    xyxy_px: FloatArray  # (P, 4) left, top, right, bottom
+    score: FloatArray  # (P,) in [0, 1]
+
+    def __post_init__(self) -> None:
+        """Check shape and dtype."""
+        check("Boxes.xyxy_px", self.xyxy_px, (None, 4), np.float32)
+        check("Boxes.score", self.score, (len(self.xyxy_px),), np.float32)
+
+    def __len__(self) -> int:
+        """Return the number of people."""
+        return len(self.score)
+
+    def select(self, which: npt.NDArray[Any]) -> Boxes:
+        """Rows ``which`` (indices or mask)."""
+        return Boxes(self.xyxy_px[which], self.score[which])
+
+    @staticmethod
+    def empty() -> Boxes:
+        """Nobody."""
+        return Boxes(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+
+
+@dataclass(frozen=True)
+class People:
+    """The people to look at in one frame: who, and where to crop."""
+
+    ids: IntArray  # (P,) track id, unique, never reused
+    xyxy_px: FloatArray  # (P, 4) predicted or detected box
+    score: FloatArray  # (P,) how sure the detector was when it last saw the person
+
+    def __post_init__(self) -> None:
+        """Check shape and dtype."""
+        check("People.ids", self.ids, (None,), np.int64)
+        check("People.xyxy_px", self.xyxy_px, (len(self.ids), 4), np.float32)
+        check("People.score", self.score, (len(self.ids),), np.float32)
+
+    def __len__(self) -> int:
+        """Return the number of people."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The last T frames of each person, oldest first, the key frame last, one box per window."""
+
+    people: People
+    frames: tuple[Frame, ...]  # T; a missing frame repeats its successor
+    valid: npt.NDArray[
+        np.bool_
+    ]  # (P, T) False where a frame is repeated or before the person came
+    offset_s: FloatArray  # (T,) time of each frame relative to the key frame, <= 0
+
+
+@dataclass(frozen=True)
+class Clips:
+    """What a network sees: one crop per person and frame, one affine per person."""
+
+    rgb: ByteArray  # (P, T, h, w, 3)
+    image_from_crop: FloatArray  # (P, 2, 3) maps crop pixels to image pixels
+    valid: npt.NDArray[np.bool_]  # (P, T)
+
+    def __post_init__(self) -> None:
+        """Check shape and dtype."""
+        check("Clips.rgb", self.rgb, (None, None, None, None, 3), np.uint8)
+        check("Clips.image_from_crop", self.image_from_crop, (len(self.rgb), 2, 3), np.float32)
+
+
+@dataclass(frozen=True)
+class PoseMaps:
+    """What a network says, for P people and J joints on an h x w grid over the crop.
+
+    The peak of ``heatmaps * prior`` is the joint, ``heatmaps`` at the peak its score, and
+    ``offsets`` at the peak its sub-cell position. A network without a prior or offsets leaves
+    them None: every cell counts the same, and the sub-cell position comes from the map's shape.
+    """
+
+    heatmaps: FloatArray  # (P, J, h, w) in [0, 1]
+    prior: FloatArray | None = None  # (P, J, h, w) >= 0
+    offsets: FloatArray | None = None  # (P, J, 2, h, w) cells, (x, y)
+
+    def __post_init__(self) -> None:
+        """Check shape and dtype."""
+        check("PoseMaps.heatmaps", self.heatmaps, (None, None, None, None), np.float32)
+        people, joints, h, w = self.heatmaps.shape
+        if self.prior is not None:
+            check("PoseMaps.prior", self.prior, (people, joints, h, w), np.float32)
+        if self.offsets is not None:
+            check("PoseMaps.offsets", self.offsets, (people, joints, 2, h, w), np.float32)
+
+
+@dataclass(frozen=True)
+class Poses2D:
+    """Skeletons in image pixels; a joint that was not found is NaN with score 0."""
+
+    ids: IntArray  # (P,)
+    xy_px: FloatArray  # (P, J, 2)
+    score: FloatArray  # (P, J) in [0, 1]
+
+    def __post_init__(self) -> None:
+        """Check shape and dtype."""
+        check("Poses2D.ids", self.ids, (None,), np.int64)
+        check("Poses2D.xy_px", self.xy_px, (len(self.ids), None, 2), np.float32)
+        check("Poses2D.score", self.score, self.xy_px.shape[:2], np.float32)
+
+    def __len__(self) -> int:
+        """Return the number of people."""
+        return len(self.ids)
+
+    def select(self, which: npt.NDArray[Any]) -> Poses2D:
+        """Rows ``which`` (indices or mask)."""
+        return Poses2D(self.ids[which], self.xy_px[which], self.score[which])
+
+    @staticmethod
+    def empty(joints: int) -> Poses2D:
+        """Nobody, in a layout of ``joints`` joints."""
+        return Poses2D(
+            np.zeros(0, np.int64),
+            np.zeros((0, joints, 2), np.float32),
+            np.zeros((0, joints), np.float32),
+        )
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Everybody the tracker knows after a frame; LOST appears once, then the id is gone."""
+
+    ids: IntArray  # (P,) ascending
+    state: npt.NDArray[np.int8]  # (P,) TrackState
+    xyxy_px: FloatArray  # (P, 4)
+    confidence: FloatArray  # (P,) that it is a person: sqrt(detector's * pose's), in [0, 1]
+    last_seen_ns: IntArray  # (P,) stamp of the last frame with a real measurement
+
+    def __post_init__(self) -> None:
+        """Check shape and dtype."""
+        people = len(self.ids)
+        check("Tracks.ids", self.ids, (None,), np.int64)
+        check("Tracks.state", self.state, (people,), np.int8)
+        check("Tracks.xyxy_px", self.xyxy_px, (people, 4), np.float32)
+        check("Tracks.confidence", self.confidence, (people,), np.float32)
+        check("Tracks.last_seen_ns", self.last_seen_ns, (people,), np.int64)
+
+    def __len__(self) -> int:
+        """Return the number of people."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class PoseResult:
+    """The answer to one frame.
+
+    ``poses`` has one row per track, in the same order; a track without a measurement in this
+    frame (OCCLUDED, LOST) has NaN joints with score 0. ``stage_ms`` is the wall time per stage.
+    """
+
+    stamp_ns: int
+    frame_id: str
+    size_px: tuple[int, int]  # width, height of the source image
+    tracks: Tracks
+    poses: Poses2D
+    detected: bool  # whether the detector ran on this frame
+    stage_ms: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that tracks and poses speak of the same people."""
+        if not np.array_equal(self.tracks.ids, self.poses.ids):
+            raise ShapeError(
+                "PoseResult: expected poses in the order of the tracks "
+                f"{self.tracks.ids.tolist()}, got {self.poses.ids.tolist()}"
+            )

@@ -1,0 +1,1 @@
+"""PyTorch networks, one file per paper, and what loads and runs them."""

@@ -1,0 +1,164 @@
+"""What a recorded run says: the summary, and the skeletons drawn on the pictures."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from rosbags.highlevel import AnyReader
+from tqdm import tqdm
+
+from pose_ros import graph
+from pose_ros.core.decode import decode_image
+from pose_ros.core.draw import draw_skeletons
+from pose_ros.core.records import STALE_INPUT, PeopleRecord, people_record
+from pose_ros.core.skeletons import get_skeleton
+from pose_ros.core.source import open_source
+from pose_ros.core.values import ByteArray, TrackState
+from pose_ros.errors import SourceError
+
+if TYPE_CHECKING:
+    from pose_ros.tools.demo import Request
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The answers of a run by stamp, and how late each was received."""
+
+    people: dict[int, PeopleRecord]
+    latency_ms: dict[int, float]
+    received_ns: list[int]
+    layout: str
+
+
+def write(request: Request, layout: dict[str, Any]) -> dict[str, Any]:
+    """Write summary.json and overlay.mp4 beside the recorded poses; returns the summary."""
+    bag = request.out / "poses"
+    recorded = _read(bag)
+    stamps_ns = _stamps(request, bag)
+    summary = _summary(recorded, stamps_ns, request.out, layout)
+    (request.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    if recorded.people:
+        _overlay(request, recorded, stamps_ns)
+    return summary
+
+
+def _read(bag: Path) -> Recorded:
+    people, latency_ms, received_ns, layout = {}, {}, [], "coco17"
+    with AnyReader([bag]) as reader:
+        wanted = [c for c in reader.connections if c.topic == graph.POSES]
+        for connection, now_ns, data in reader.messages(connections=wanted):
+            message: Any = reader.deserialize(data, connection.msgtype)
+            record = people_record(message)
+            if record.health == STALE_INPUT or record.stamp_ns in people:
+                continue
+            people[record.stamp_ns] = record
+            latency_ms[record.stamp_ns] = (now_ns - record.stamp_ns) * 1e-6
+            received_ns.append(now_ns)
+            layout = message.layout
+    return Recorded(people, latency_ms, received_ns, layout)
+
+
+def _stamps(request: Request, bag: Path) -> list[int]:
+    """Stamps of the pictures that were sent, in order."""
+    if not request.is_topic:
+        rows = (request.out / "stamps.csv").read_text().split()
+        return [int(row.partition(",")[2]) for row in rows]
+    return [stamp_ns for stamp_ns, _ in _recorded_images(bag, request.source, decode=False)]
+
+
+def _summary(
+    recorded: Recorded, stamps_ns: list[int], out: Path, layout: dict[str, Any]
+) -> dict[str, Any]:
+    answered = [stamp for stamp in stamps_ns if stamp in recorded.people]
+    tracked: Counter[int] = Counter()
+    people_max = 0
+    for stamp in answered:
+        record = recorded.people[stamp]
+        seen = record.ids[record.state == TrackState.TRACKED].tolist()
+        tracked.update(seen)
+        people_max = max(people_max, len(seen))
+    late = [recorded.latency_ms[stamp] for stamp in answered] or [float("nan")]
+    p50, p95, p99 = np.percentile(late, (50, 95, 99)).round(1).tolist()
+    times = recorded.received_ns
+    span_s = (times[-1] - times[0]) * 1e-9 if len(times) > 1 else 0.0
+    return {
+        "frames_in": len(stamps_ns),
+        "frames_out": len(answered),
+        "lost": len(stamps_ns) - len(answered),
+        "people_max": people_max,
+        "ids": sorted(tracked),
+        "ids_share": {str(i): round(tracked[i] / len(answered), 3) for i in sorted(tracked)},
+        "latency_ms": {"p50": p50, "p95": p95, "p99": p99} if answered else None,
+        "fps": round((len(times) - 1) / span_s, 1) if span_s else None,
+        "net": layout.get("net"),
+        "device": layout.get("device"),
+        "backend": layout.get("backend"),
+        "out": str(out),
+    }
+
+
+def _overlay(request: Request, recorded: Recorded, stamps_ns: list[int]) -> None:
+    """Draw every picture that was sent; one without an answer stays as it is."""
+    if request.source.startswith("/dev/"):
+        return  # a camera's pictures are gone
+    if request.is_topic:
+        bag = request.out / "poses"
+        pictures: Iterator[tuple[int, ByteArray]] = _recorded_images(bag, request.source)
+    else:
+        pictures = _source_images(request.source, stamps_ns)
+    rate_hz = request.rate_hz or _rate(stamps_ns)
+    skeleton = get_skeleton(recorded.layout)
+    movie = None
+    for stamp_ns, rgb in tqdm(pictures, "overlay.mp4", len(stamps_ns), leave=False, disable=None):
+        record = recorded.people.get(stamp_ns)
+        if record is not None:
+            draw_skeletons(
+                rgb, record.ids, record.state, record.xy_px, record.score, skeleton, record.xyxy_px
+            )
+        if movie is None:
+            movie = _movie(request.out / "overlay.mp4", rate_hz, rgb)
+        movie.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    if movie is not None:
+        movie.release()
+
+
+def _movie(path: Path, rate_hz: float, rgb: ByteArray) -> cv2.VideoWriter:
+    height, width = rgb.shape[:2]
+    movie = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), rate_hz, (width, height))
+    if not movie.isOpened():
+        raise SourceError(f"{path}: OpenCV cannot write an mp4v video here")
+    return movie
+
+
+def _rate(stamps_ns: list[int]) -> float:
+    steps = np.diff(stamps_ns)
+    return round(1e9 / float(np.median(steps)), 2) if len(steps) else 30.0
+
+
+def _source_images(source: str, stamps_ns: list[int]) -> Iterator[tuple[int, ByteArray]]:
+    for stamp_ns, bgr in zip(stamps_ns, open_source(source), strict=False):
+        yield stamp_ns, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def _recorded_images(
+    bag: Path, topic: str, decode: bool = True
+) -> Iterator[tuple[int, ByteArray]]:
+    with AnyReader([bag]) as reader:
+        wanted = [c for c in reader.connections if c.topic == topic]
+        for connection, _, data in reader.messages(connections=wanted):
+            image: Any = reader.deserialize(data, connection.msgtype)
+            stamp = image.header.stamp
+            rgb = np.zeros((0, 0, 3), np.uint8)
+            if decode:
+                rgb = decode_image(
+                    image.data, width=image.width, height=image.height, encoding=image.encoding,
+                    step=image.step, is_bigendian=bool(image.is_bigendian),
+                ).copy()  # fmt: skip
+            yield stamp.sec * 1_000_000_000 + stamp.nanosec, rgb

@@ -1,0 +1,184 @@
+"""Cards, weight files, and what is said when one of them is wrong."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from pose_ros.errors import WeightsError
+from pose_ros.nets import checkpoint
+from pose_ros.nets.checkpoint import (
+    Card,
+    find_card,
+    list_cards,
+    load_net,
+    model_folders,
+    read_card,
+    weights_path,
+)
+from pose_ros.nets.tensorfile import decode_tensors, encode_tensors
+
+NAME = "movenet_lightning"
+REMEDY = f"run: python -m pose_ros.tools.fetch {NAME}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A models folder of its own with one network, and no other folder to find things in."""
+    card = find_card(NAME)
+    shutil.copy(card.folder / f"{NAME}.yaml", tmp_path)
+    shutil.copy(weights_path(card), tmp_path)
+    monkeypatch.setattr(checkpoint, "model_folders", lambda: [tmp_path])
+    return tmp_path
+
+
+def edited(folder: Path, /, **changes: object) -> Path:
+    path = folder / f"{NAME}.yaml"
+    values = yaml.safe_load(path.read_text()) | changes
+    path.write_text(yaml.safe_dump({k: v for k, v in values.items() if v != "DROP"}))
+    return path
+
+
+@pytest.mark.parametrize("card", list_cards(), ids=lambda card: card.name)
+def test_every_card_describes_its_weights(card: Card) -> None:
+    net = load_net(card)  # strict, sha256 verified
+    assert not net.training
+    assert all(value.dtype == torch.float32 for value in net.state_dict().values())
+    assert card.licence and card.licence_notice and card.training_data
+    assert all(torch.isfinite(value).all() for value in net.parameters())
+
+
+@pytest.mark.parametrize("card", list_cards(), ids=lambda card: card.name)
+def test_weights_are_stored_in_half_precision(card: Card) -> None:
+    arrays = decode_tensors(weights_path(card).read_bytes(), weights_path(card))
+    assert {array.dtype for array in arrays.values()} == {np.dtype(np.float16)}
+
+
+def test_missing_weights_name_the_remedy(folder: Path) -> None:
+    (folder / f"{NAME}.safetensors").unlink()
+    with pytest.raises(WeightsError, match=f"are missing .*; {REMEDY}"):
+        load_net(find_card(NAME))
+
+
+def test_truncated_weights_name_the_remedy(folder: Path) -> None:
+    path = folder / f"{NAME}.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match=rf"1000 bytes, card {NAME} says \d+; {REMEDY}"):
+        load_net(find_card(NAME))
+
+
+def test_one_flipped_bit_is_noticed(folder: Path) -> None:
+    path = folder / f"{NAME}.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(
+        WeightsError, match=rf"sha256 .{{8}} differs from card {NAME} .*; {REMEDY}"
+    ):
+        load_net(find_card(NAME))
+
+
+def test_weights_of_another_network_are_refused(folder: Path) -> None:
+    edited(folder, architecture="movenet_thunder")
+    with pytest.raises(WeightsError, match=r"weights do not fit movenet_thunder: .*size mismatch"):
+        load_net(find_card(NAME))
+
+
+def test_a_file_that_is_not_safetensors_is_refused(folder: Path) -> None:
+    data = b"no weights at all" * 3
+    (folder / f"{NAME}.safetensors").write_bytes(data)
+    edited(folder, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+    with pytest.raises(WeightsError, match="expected a whole safetensors file, got 51 bytes"):
+        load_net(find_card(NAME))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"kind": "posse"}, "expected kind 'posse' to be one of"),
+        ({"channels": "gray"}, "expected channels 'gray' to be 'rgb' or 'bgr'"),
+        ({"input_hw": [192]}, "expected input_hw to be two sizes"),
+        ({"std": [1, 0, 1]}, "expected std to be positive"),
+        ({"crop_scale": 0.0}, "expected crop_scale to be positive"),
+        ({"name": "other"}, "expected name 'other' to be the file's"),
+        ({"licence": "DROP"}, "missing 1 required positional argument: 'licence'"),
+        ({"lisence": "MIT"}, "unknown field lisence"),
+        ({"folder": "/"}, "unknown field folder"),
+        ({"source": {"package": "x"}}, "missing 3 required positional arguments"),
+    ],
+)
+def test_a_wrong_field_of_a_card_is_named(
+    folder: Path, changes: dict[str, object], text: str
+) -> None:
+    path = edited(folder, **changes)
+    with pytest.raises(WeightsError, match="not a usable model card") as caught:
+        read_card(path)
+    assert text in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a list", ""])
+def test_a_card_that_is_no_mapping_is_refused(folder: Path, text: str) -> None:
+    (folder / f"{NAME}.yaml").write_text(text)
+    with pytest.raises(WeightsError, match="not a usable model card"):
+        find_card(NAME)
+
+
+def test_an_unknown_card_lists_near_ones(folder: Path) -> None:
+    with pytest.raises(WeightsError, match=f"'movenet_lightnin'.*did you mean {NAME}"):
+        find_card("movenet_lightnin")
+
+
+@pytest.mark.parametrize("name", ["../models/movenet_lightning", "/etc/passwd", ""])
+def test_a_name_is_not_a_path(folder: Path, name: str) -> None:
+    with pytest.raises(WeightsError, match="no model card is called"):
+        find_card(name)
+
+
+def test_the_users_folder_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = replace(find_card(NAME), notes="mine")
+    shutil.copy(mine.folder / f"{NAME}.yaml", tmp_path)
+    edited(tmp_path, notes="mine")
+    monkeypatch.setenv("POSE_ROS_MODELS", str(tmp_path))
+    installed = os.environ.get("AMENT_PREFIX_PATH", "")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"/opt/a:/opt/b:{installed}")
+    assert find_card(NAME).notes == "mine"
+    load_net(find_card(NAME))  # the weights may stay where they were
+    folders = model_folders()
+    assert folders[0] == tmp_path
+    assert (
+        folders.index(Path("/opt/a/share/pose_ros/models"))
+        == folders.index(Path("/opt/b/share/pose_ros/models")) - 1
+    )
+
+
+def test_tensors_survive_a_round_trip_and_are_reproducible() -> None:
+    tensors = {"b": np.arange(6, dtype=np.float16).reshape(2, 3), "a": np.array(3, np.int64)}
+    data = encode_tensors(tensors)
+    back = decode_tensors(data, Path("x"))
+    assert data == encode_tensors(dict(reversed(tensors.items())))
+    for name, value in tensors.items():
+        np.testing.assert_array_equal(back[name], value)
+        assert back[name].dtype == value.dtype
+
+
+def test_the_safetensors_library_reads_our_files() -> None:
+    library = pytest.importorskip("safetensors.numpy")
+    theirs = library.load(weights_path(find_card(NAME)).read_bytes())
+    ours = decode_tensors(weights_path(find_card(NAME)).read_bytes(), Path("x"))
+    assert theirs.keys() == ours.keys()
+    for name in ours:
+        np.testing.assert_array_equal(theirs[name], ours[name])
+
+
+def test_cards_are_read_without_torch() -> None:
+    code = "import sys; from pose_ros.nets import checkpoint, runtime; checkpoint.list_cards(); "
+    code += "sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

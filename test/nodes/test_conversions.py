@@ -1,0 +1,172 @@
+"""Messages to core and back: values, round trips, what unknown looks like."""
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from pose_ros.core.camera import PinholeCamera
+from pose_ros.core.records import people_record
+from pose_ros.core.skeletons import COCO17
+from pose_ros.core.values import PoseResult, Poses2D, Tracks, TrackState
+from pose_ros.errors import CalibrationError, ShapeError
+from pose_ros.msg import HumanPose, Keypoint
+from pose_ros.nodes import conversions as c
+
+STAMP_NS = 1_700_000_000_123_456_789
+
+
+def result(people: int = 2) -> PoseResult:
+    ids = np.arange(people, dtype=np.int64) + 7
+    xy = np.tile(np.arange(17, dtype=np.float32)[:, None] * 10 + 5, (people, 1, 2))
+    score = np.full((people, 17), 0.9, np.float32)
+    boxes = np.tile(np.array([[-5.4, 3.6, 50.0, 999.0]], np.float32), (people, 1))
+    tracks = Tracks(
+        ids, np.full(people, TrackState.TRACKED, np.int8), boxes,
+        np.full(people, 0.75, np.float32), np.full(people, STAMP_NS, np.int64),
+    )  # fmt: skip
+    return PoseResult(STAMP_NS, "cam", (160, 120), tracks, Poses2D(ids, xy, score), True)
+
+
+def test_times_survive_a_round_trip() -> None:
+    stamp = c.time_from_ns(STAMP_NS)
+    assert (stamp.sec, stamp.nanosec) == (1_700_000_000, 123_456_789)
+    assert c.ns_from_time(stamp) == STAMP_NS
+
+
+def test_an_offset_moves_the_stamp_and_nothing_else() -> None:
+    header = Header(stamp=Time(sec=10, nanosec=900_000_000), frame_id="cam")
+    moved = c.shifted(header, 0.2)
+    assert (moved.stamp.sec, moved.stamp.nanosec, moved.frame_id) == (11, 100_000_000, "cam")
+    assert c.shifted(header, 0.0) is header
+    assert c.ns_from_time(c.shifted(header, -20.0).stamp) == 0
+
+
+def test_image_round_trip_keeps_pixels_stamp_and_frame() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 8, 3)).astype(np.uint8)
+    header = Header(stamp=c.time_from_ns(STAMP_NS), frame_id="cam")
+    frame = c.frame_from_image(c.image_from_pixels(pixels, "rgb8", header), None)
+    assert (frame.rgb == pixels).all()
+    assert (frame.stamp_ns, frame.frame_id, frame.camera) == (STAMP_NS, "cam", None)
+
+
+@pytest.mark.parametrize("big", [0, 1])
+def test_byte_order_reaches_the_decoder(big: int) -> None:
+    values = np.array([[0x1234, 0xABCD]], ">u2" if big else "<u2")
+    message = Image(width=2, height=1, step=4, encoding="mono16", is_bigendian=big)
+    message.data = values.tobytes()
+    assert c.rgb_from_image(message)[0, :, 0].tolist() == [0x12, 0xAB]
+
+
+def test_compressed_images_are_decoded() -> None:
+    good, data = cv2.imencode(".png", np.full((4, 5, 3), (10, 20, 30), np.uint8))
+    assert good
+    message = CompressedImage(format="png", data=data.tobytes())
+    assert c.rgb_from_image(message)[0, 0].tolist() == [30, 20, 10]
+
+
+@pytest.mark.parametrize(
+    "change", [{"step": 5}, {"encoding": "nonsense"}, {"width": 0}, {"data": b""}]
+)
+def test_bad_images_are_refused(change: dict) -> None:
+    values = {"width": 2, "height": 2, "step": 6, "encoding": "rgb8", "data": bytes(12), **change}
+    with pytest.raises(ShapeError):
+        c.rgb_from_image(Image(**values))
+
+
+def info(**changes: object) -> CameraInfo:
+    k = [500.0, 0.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0]
+    return CameraInfo(**{"width": 640, "height": 480, "k": k, "d": [0.1, 0.0, 0.0, 0.0, 0.0],
+                         "distortion_model": "plumb_bob", **changes})  # fmt: skip
+
+
+def test_camera_info_round_trip() -> None:
+    camera = c.camera_from_info(info())
+    assert (camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px) == (500, 510, 320, 240)
+    assert camera.distortion[0] == pytest.approx(0.1)
+    assert c.camera_from_info(c.info_from_camera(camera, Header())) == camera
+
+
+def test_region_of_interest_then_binning() -> None:
+    message = info(binning_x=2, binning_y=2)
+    message.roi.x_offset, message.roi.y_offset = 100, 40
+    message.roi.width, message.roi.height = 320, 240
+    camera = c.camera_from_info(message)
+    # the principal point moves with the region: 320 - 100 = 220; centres: (220.5) / 2 - 0.5
+    assert (camera.width_px, camera.height_px) == (160, 120)
+    assert (camera.cx_px, camera.cy_px) == (109.75, 99.75)
+    assert (camera.fx_px, camera.fy_px) == (250, 255)
+
+
+def test_zero_k_is_no_calibration() -> None:
+    with pytest.raises(CalibrationError, match="calibrate the camera"):
+        c.camera_from_info(info(k=[0.0] * 9))
+
+
+def test_a_fisheye_lens_is_refused() -> None:
+    with pytest.raises(CalibrationError, match="equidistant"):
+        c.camera_from_info(info(distortion_model="equidistant"))
+
+
+def test_a_camera_of_another_size_is_not_the_images() -> None:
+    image = c.image_from_pixels(np.zeros((480, 640, 3), np.uint8), "rgb8", Header())
+    camera = PinholeCamera.from_fov(640, 480, 60.0)
+    assert c.frame_from_image(image, camera).camera is camera
+    assert c.frame_from_image(image, PinholeCamera.from_fov(320, 240, 60.0)).camera is None
+
+
+def test_people_become_messages_and_come_back() -> None:
+    header = Header(stamp=c.time_from_ns(STAMP_NS), frame_id="cam")
+    message = c.pose_messages(COCO17, 0.2).array(result(), header)
+    assert message.header == header and message.layout == "coco17"
+    assert [h.body_id for h in message.humans] == ["b00007", "b00008"]
+    assert message.humans[0].keypoints[3].u == 35.0
+    record = people_record(message)
+    assert record.stamp_ns == STAMP_NS
+    assert record.ids.tolist() == [7, 8]
+    assert record.xyxy_px[0].tolist() == [0, 4, 50, 120]  # rounded, clipped to 160 x 120
+    inside = result().poses.xy_px[:, :12]
+    np.testing.assert_allclose(record.xy_px[:, :12], inside)
+
+
+def test_unknown_is_nan_and_never_zero() -> None:
+    human = c.pose_messages(COCO17, 0.2).array(result(1), Header()).humans[0]
+    assert human.scale_source == HumanPose.SCALE_UNKNOWN
+    assert human.root.covariance[0] < 0 and human.root_velocity.covariance[0] < 0
+    assert math.isnan(human.root.pose.position.x) and math.isnan(human.root.pose.orientation.w)
+    assert math.isnan(human.root_velocity.twist.linear.z)
+    assert len(human.segment_lengths) == len(COCO17.edges)
+    assert all(math.isnan(length) for length in human.segment_lengths)
+    for point in human.keypoints:
+        assert math.isnan(point.position.z) and math.isnan(point.velocity.x)
+        assert point.covariance[0] < 0 and math.isnan(point.speed_stddev)
+
+
+def test_status_of_a_joint() -> None:
+    told = result(1)
+    told.poses.score[0, 1] = 0.1
+    told.poses.xy_px[0, 2] = np.nan
+    told.poses.xy_px[0, 3] = (200.0, 10.0)
+    points = c.pose_messages(COCO17, 0.2).array(told, Header()).humans[0].keypoints
+    assert [p.status for p in points[:4]] == [
+        Keypoint.MEASURED, Keypoint.MISSING, Keypoint.MISSING, Keypoint.OUT_OF_IMAGE,
+    ]  # fmt: skip
+    for point in points[1:3]:
+        assert math.isnan(point.u) and math.isnan(point.v) and point.confidence == 0.0
+    assert points[3].u == 200.0
+
+
+def test_reused_people_carry_nothing_over() -> None:
+    messages = c.pose_messages(COCO17, 0.2)
+    messages.array(result(2), Header())
+    empty = result(1)
+    empty.poses.xy_px[:] = np.nan
+    empty.poses.score[:] = 0.0
+    again = messages.array(empty, Header())
+    assert len(again.humans) == 1
+    assert all(p.status == Keypoint.MISSING for p in again.humans[0].keypoints)
+    assert messages.array(result(0), Header()).humans == []
