@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 # Files of this folder that register networks.
-MODULES = ("movenet", "nanodet")
+MODULES = (
+    "movenet", "nanodet", "resnet", "hrnet", "vit", "hstpn", "pstpose", "vremd", "stdpose", "dsa",
+)  # fmt: skip
 
 _BUILDERS: dict[str, Callable[..., "nn.Module"]] = {}
 

@@ -1,0 +1,1 @@
+"""Offline learning and measuring; nothing of it runs on a robot."""

@@ -1,0 +1,239 @@
+"""Losses of the five papers: pure functions of tensors.
+
+B people, T frames, K joints, (h, w) heatmap cells. ``visible`` is 1 where a joint is labelled
+inside the crop and 0 elsewhere; what is not visible costs nothing, whatever stands in its place,
+NaN included. Positions are (x, y); `temporal` and `motion` want them in units of the longer side
+of the heatmap (`normalised`), as paper 000's eq 3 does.
+
+Papers: 000 HSTPN, 001 PSTPose, 002 VREMD, 003 STDPose, 004 DSA. Checked in
+`test/training/test_losses.py` (numbers by hand, finite differences).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from pose_ros.errors import ConfigError, ShapeError
+
+LAMBDA_TEMPORAL = 0.001  # eq 23 of paper 000; small, because eq 20 pulls towards standing still
+BETA_MOTION = 0.1  # eq 23 of paper 000
+EPS = 1e-6  # of standard deviations
+CORRELATION_EPS = 1e-4  # keeps the information of equal channels finite
+
+
+@dataclass(frozen=True)
+class MutualInformation:
+    """Settings of paper 003's eq 2."""
+
+    impl: str = "vsd"  # "fami_compat": as FAMI-Pose's code computes it; "off"
+    alpha: float = 0.1  # of the features' term
+    beta: float = 0.01  # of the heatmaps' term
+    tau: float = 0.05  # temperature of the softmax over cells
+    red: float = 0.1  # redundancy of the features, relative to their relevance
+    red_hm: float = 0.0  # redundancy of the heatmaps; it would push a correct map away
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown implementation."""
+        if self.impl not in ("vsd", "fami_compat", "off"):
+            raise ConfigError(f"mi.impl: expected vsd, fami_compat or off, got {self.impl}")
+
+
+def joint_mse(
+    heatmaps: torch.Tensor,
+    target: torch.Tensor,
+    visible: torch.Tensor,
+    joint_weight: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Mean over joints of the mean squared error of visible maps (B, K, h, w); visible (B, K).
+
+    The mean over people and cells counts invisible maps as zeros. ``joint_weight`` (K,) weights
+    joints; DCPose has 1.2 for elbows and knees, 1.5 for wrists and ankles.
+    Source: papers 000 eq 4 and 21, 001 eq 10, 002 eq 5, 003 eq 4, 004 eq 7 (squared).
+
+    Raises:
+        ShapeError: shapes do not belong together.
+
+    """
+    if heatmaps.shape != target.shape or heatmaps.shape[:2] != visible.shape:
+        raise ShapeError(
+            f"joint_mse: expected heatmaps and target (B, K, h, w) and visible (B, K), got "
+            f"{tuple(heatmaps.shape)}, {tuple(target.shape)}, {tuple(visible.shape)}"
+        )
+    mask = visible[:, :, None, None] > 0
+    error = torch.where(mask, heatmaps - target, torch.zeros_like(heatmaps)).square()
+    if joint_weight is not None:
+        error = error * joint_weight[:, None, None]
+    return error.sum() / max(error.numel(), 1)
+
+
+def soft_argmax(heatmaps: torch.Tensor, beta: float = 10.0, window: int = 7) -> torch.Tensor:
+    """Position (..., K, 2) of the peak of maps (..., K, h, w), (x, y) in cells, differentiable.
+
+    The mean of the cells' positions under softmax(beta * map), of ``window`` x ``window`` cells
+    about the highest one, because a whole map pulls to its centre; window 0 is the whole map.
+    """
+    h, w = heatmaps.shape[-2:]
+    flat = heatmaps.flatten(-2).float()
+    cells = torch.arange(h * w, device=heatmaps.device)
+    x, y = (cells % w), (cells // w)
+    logits = beta * flat
+    if window:
+        peak = flat.detach().argmax(-1, keepdim=True)
+        far = torch.maximum((x - peak % w).abs(), (y - peak // w).abs()) > window // 2
+        logits = logits.masked_fill(far, -torch.inf)
+    weight = logits.softmax(-1)
+    return weight @ torch.stack((x, y), 1).to(weight)
+
+
+def normalised(xy: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
+    """Positions in cells as shares of the heatmap's longer side: paper 000, eq 3 for a crop."""
+    return xy / max(size_hw)
+
+
+def temporal(xy: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """Squared steps of joints (B, T, K, 2) from frame to frame; 0 for one frame.
+
+    Summed over joints, mean over steps and people; a step counts when both ends are visible
+    (B, T, K).
+    Source: paper 000, eq 20.
+    """
+    return _step_loss(xy[:, 1:] - xy[:, :-1], visible)
+
+
+def motion(xy: torch.Tensor, true_xy: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """Squared difference between predicted and true steps of joints (B, T, K, 2).
+
+    Means and visibility as in `temporal`. Source: paper 000, eq 22.
+    """
+    return _step_loss((xy[:, 1:] - xy[:, :-1]) - (true_xy[:, 1:] - true_xy[:, :-1]), visible)
+
+
+def _step_loss(steps: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """Squared length of steps (B, T - 1, K, 2), where both ends are visible (B, T, K)."""
+    both = (visible[:, 1:] > 0) & (visible[:, :-1] > 0)
+    steps = torch.where(both[..., None], steps, torch.zeros_like(steps))
+    return steps.square().sum() / max(steps.shape[0] * steps.shape[1], 1)
+
+
+def hstpn(
+    heatmaps: torch.Tensor, target: torch.Tensor, true_xy: torch.Tensor, visible: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Terms and ``total`` of paper 000's eq 23, on all frames of a window.
+
+    Maps (B, T, K, h, w); true_xy (B, T, K, 2) in cells; visible (B, T, K). Positions are read by
+    `soft_argmax`, for the argmax of eq 19 has no gradient.
+    """
+    size = (heatmaps.shape[-2], heatmaps.shape[-1])
+    xy, truth = normalised(soft_argmax(heatmaps), size), normalised(true_xy, size)
+    flat = (t.flatten(0, 1) for t in (heatmaps, target, visible))
+    terms = {
+        "heatmap": joint_mse(*flat),  # eq 21
+        "temporal": temporal(xy, visible),
+        "motion": motion(xy, truth, visible),
+    }
+    total = terms["heatmap"] + LAMBDA_TEMPORAL * terms["temporal"] + BETA_MOTION * terms["motion"]
+    return terms | {"total": total}
+
+
+def relevance(
+    maps: torch.Tensor, target: torch.Tensor, visible: torch.Tensor, tau: float = 0.05
+) -> torch.Tensor:
+    """KL(target || maps), nats, of the maps as distributions over cells; mean of visible joints.
+
+    Maps and target (B, K, h, w), visible (B, K); 0 when nothing is visible. The smaller it is, the
+    more the maps tell about the label.
+    Source: paper 003, eq 2, reduced as in FAMI-Pose (Liu et al., CVPR 2022, section 3.4).
+    """
+    shown = visible > 0
+    both = (torch.where(shown[:, :, None, None], m, torch.zeros_like(m)) for m in (maps, target))
+    log_p, log_q = (F.log_softmax(m.float().flatten(2) / tau, 2) for m in both)
+    kl = (log_q.exp() * (log_q - log_p)).sum(2)
+    return (kl * shown).sum() / shown.sum().clamp_min(1)
+
+
+def redundancy(known: torch.Tensor, learned: torch.Tensor) -> torch.Tensor:
+    """Mutual information, nats, of two features if they were Gaussian; mean over channels.
+
+    Features (B, C, h, w) or (B, C, N); each channel's correlation is over people and places. No
+    gradient goes to ``known``. Finite for constant and for equal channels; float32.
+    Source: paper 003, eq 2; Cover and Thomas, Elements of Information Theory, eq 8.56.
+    """
+    a, b = _standardised(known.detach()), _standardised(learned)
+    rho = (a * b).mean(1)
+    return -0.5 * torch.log(1.0 - rho.square() + CORRELATION_EPS).mean()
+
+
+def _standardised(x: torch.Tensor) -> torch.Tensor:
+    """Channels (C, people * places) with mean 0 and deviation 1, or all 0 when constant."""
+    flat = x.float().transpose(0, 1).flatten(1)
+    flat = flat - flat.mean(1, keepdim=True)
+    variance = flat.square().mean(1, keepdim=True)
+    # a root has no gradient at zero: constant channels go around it
+    deviation = torch.where(variance > 0, variance, torch.ones_like(variance)).sqrt()
+    return flat / (torch.where(variance > 0, deviation, torch.zeros_like(deviation)) + EPS)
+
+
+def fami_relevance(maps: torch.Tensor, target: torch.Tensor, tau: float = 0.05) -> torch.Tensor:
+    """What FAMI-Pose's released code calls mutual information, for comparison with it only.
+
+    Probabilities stand where `kl_div` expects their logarithms, the maps get no gradient, and the
+    mean goes over people, joints and cells.
+    """
+    p, q = ((m.flatten(2) / tau).softmax(2) for m in (maps.detach(), target))
+    return F.kl_div(p, q, reduction="sum") / p.numel()
+
+
+def stdpose_information(
+    read: torch.Tensor,
+    heatmaps: torch.Tensor,
+    target: torch.Tensor,
+    visible: torch.Tensor,
+    pairs: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
+    config: MutualInformation,
+) -> torch.Tensor:
+    """L_MI of the spatiotemporal feature and heatmap, divided by h*w (not for ``fami_compat``).
+
+    ``read`` (B, K, h, w) are maps read from the fused feature by a 1x1 convolution of its own,
+    ``heatmaps`` (B, K, h, w) the fused maps; ``pairs`` are the key frame's feature, the fused
+    feature (both (B, C, ...)), the key frame's map and the fused map (both (B, K, h, w)).
+    Source: paper 003, eq 2; divided because eq 4 sums over cells where `joint_mse` takes the mean.
+    """
+    if config.impl == "off":
+        return read.new_zeros(())
+    if config.impl == "fami_compat":
+        features = fami_relevance(read, target, config.tau)
+        return config.alpha * features + config.beta * fami_relevance(heatmaps, target, config.tau)
+    of_feature = relevance(read, target, visible, config.tau)
+    of_heatmap = relevance(heatmaps, target, visible, config.tau)
+    if config.red:
+        of_feature = of_feature + config.red * redundancy(pairs[0], pairs[1])
+    if config.red_hm:
+        of_heatmap = of_heatmap + config.red_hm * redundancy(pairs[2], pairs[3])
+    cells = target.shape[-2] * target.shape[-1]
+    return (config.alpha * of_feature + config.beta * of_heatmap) / cells
+
+
+def stdpose(
+    final: torch.Tensor,
+    initial: torch.Tensor,
+    target: torch.Tensor,
+    visible: torch.Tensor,
+    information: torch.Tensor,
+    aux_head_weight: float = 1.0,
+) -> dict[str, torch.Tensor]:
+    """Terms and ``total`` of paper 003's objective.
+
+    ``final`` and ``initial`` (B, K, h, w) are the answer and the key frame's prediction before any
+    label was rendered in; ``information`` is `stdpose_information`.
+    Source: paper 003, eq 2 and 4; the paper does not say how the initial head learns.
+    """
+    terms = {
+        "heatmap": joint_mse(final, target, visible),
+        "initial": joint_mse(initial, target, visible),
+        "information": information,
+    }
+    total = terms["heatmap"] + information + aux_head_weight * terms["initial"]
+    return terms | {"total": total}
