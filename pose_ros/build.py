@@ -20,6 +20,10 @@ _log = logging.getLogger(__name__)
 
 #: Crop pixels per heatmap cell of every network here.
 STRIDE_PX = 4.0
+#: Image sizes (height, width) and numbers of people that are tried before the first frame, so that
+#: it is not the slow one.
+WARM_UP_IMAGES = ((1080, 1920), (480, 640))
+WARM_UP_PEOPLE = 4
 
 
 def build_pipeline(config: PipelineConfig) -> PosePipeline:
@@ -44,15 +48,18 @@ def load_detector(config: PipelineConfig) -> NetDetector:
     """Detector of a configuration, warmed up."""
     runner = _open(config.detect.net, "detector", config)
     long_side = max(runner.card.input_hw)
-    runner(np.zeros((1, *runner.card.input_hw, 3), np.uint8))
-    return NetDetector(lambda images: _detect(runner, images), config.detect, long_side)
+    detector = NetDetector(lambda images: _detect(runner, images), config.detect, long_side)
+    for shape in WARM_UP_IMAGES:
+        detector(np.zeros((*shape, 3), np.uint8))
+    return detector
 
 
 def load_pose_net(config: PipelineConfig) -> PoseNet:
     """Pose network of a configuration, warmed up."""
     runner = _open(config.model.name, "pose", config)
     card = runner.card
-    runner(np.zeros((1, card.frames, *card.input_hw, 3), np.uint8))
+    for people in range(1, WARM_UP_PEOPLE + 1):
+        runner(np.zeros((people, card.frames, *card.input_hw, 3), np.uint8))
     return PoseNet(
         name=card.name,
         run=lambda clips: _run(runner, clips),

@@ -120,7 +120,8 @@ class Tracker:
         rows, cols = self._assign(poses, boxes, np.flatnonzero(usable))
         whole = seen.mean(axis=1) >= BOX_JOINTS_SHARE
         part = ~whole[cols] & (self._hits[rows] > 0)
-        measured = np.where(part[:, None], self._moved(rows, poses.xy_px[cols]), boxes[cols])
+        measured = boxes[cols]
+        measured[part] = self._moved(rows[part], poses.xy_px[cols[part]])
         self._boxes.update(rows, measured)
         self._measure(rows, np.where(seen[..., None], poses.xy_px, np.nan)[cols], confidence[cols])
         self._age(stamp_ns)
@@ -222,6 +223,8 @@ class Tracker:
 
         A person seen in part must not shrink to that part.
         """
+        if len(rows) == 0:
+            return np.zeros((0, 4), np.float32)
         shift = xy_px - self._pose[rows]
         known = np.isfinite(shift).any(axis=(1, 2))
         median = np.zeros((len(rows), 2), np.float32)
