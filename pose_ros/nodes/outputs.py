@@ -22,6 +22,8 @@ from pose_ros.nodes.conversions import ns_from_time, pose_messages
 from pose_ros.nodes.diagnostics import Diagnostics
 from pose_ros.nodes.markers import MarkerBuilder
 
+LAST_WORDS_S = 0.5  # a reader that does not answer must not keep the node from ending
+
 
 def pose_qos(deadline_s: float) -> QoSProfile:
     """QoS of /human_pose: reliable, the last five, a message at least every ``deadline_s``."""
@@ -96,6 +98,10 @@ class Outputs:
         ms = {**result.stage_ms, "publish": (time.monotonic() - start) * 1e3}
         age_ns = ns_from_time(message.publish_stamp) - ns_from_time(header.stamp)
         self._diagnostics.frame({**ms, "stamp_to_publish": age_ns * 1e-6})
+
+    def wait_until_read(self) -> None:
+        """Wait until every reader has what was sent, or for ``LAST_WORDS_S``."""
+        self._poses.wait_for_all_acked(Duration(nanoseconds=int(LAST_WORDS_S * 1e9)))
 
     def report(self, counts: dict[str, int]) -> None:
         """Send the diagnostics of the time since the last report."""

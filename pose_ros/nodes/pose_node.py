@@ -98,6 +98,7 @@ class PoseNode(LifecycleNode):
             self.outputs.publish(
                 ended, self._last_header, self._sequence, self.health.of_image(False)
             )
+        self.outputs.wait_until_read()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from pose_ros import graph
 from pose_ros.core.camera import PinholeCamera
 from pose_ros.core.skeletons import COCO17
 from pose_ros.msg import HumanPose, HumanPoseArray, Keypoint
+from pose_ros.nets.checkpoint import find_card
 from pose_ros.nodes import conversions
 
 PICTURE = cv2.imread(str(Path(__file__).parents[1] / "data" / "walker.jpg"))
@@ -367,6 +369,46 @@ def test_an_unknown_network_fails_configure_with_a_sentence(start: Any, peer: An
     state = call(peer, GetState, "/pose_node/get_state", GetState.Request())
     assert state.current_state.id == State.PRIMARY_STATE_UNCONFIGURED
     assert "cannot configure" in program.text and "movenet_nonsense" in program.text
+    assert program.end() == 0
+
+
+def test_damaged_weights_fail_configure_with_the_remedy_and_mended_ones_do_not(
+    start: Any, peer: Any, tmp_path: Path
+) -> None:
+    shipped = find_card("movenet_lightning").folder
+    for file in shipped.glob("movenet_lightning.*"):
+        shutil.copy(file, tmp_path)
+    weights = tmp_path / "movenet_lightning.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    program = start(graph.pose(**NET, autostart=False), POSE_ROS_MODELS=str(tmp_path))
+    assert not change(peer, Transition.TRANSITION_CONFIGURE)
+    assert "1000 bytes, card movenet_lightning says" in program.text
+    assert "run: python -m pose_ros.tools.fetch movenet_lightning" in program.text
+    shutil.copy(shipped / weights.name, weights)
+    assert change(peer, Transition.TRANSITION_CONFIGURE)
+    assert program.end() == 0
+
+
+def resident_mb(program: Any) -> float:
+    status = Path(f"/proc/{program.process.pid}/status").read_text()
+    return int(next(x for x in status.splitlines() if x.startswith("VmRSS")).split()[1]) / 1024
+
+
+def test_no_memory_is_kept_over_lives(start: Any, camera: Camera, peer: Any) -> None:
+    program = start(graph.pose(**NET))
+    camera.connect()
+    resident: list[float] = []
+    for _ in range(8):
+        assert tracked(camera.walk(4)[-1])
+        assert change(peer, Transition.TRANSITION_DEACTIVATE)
+        assert change(peer, Transition.TRANSITION_CLEANUP)
+        resident.append(resident_mb(program))
+        assert change(peer, Transition.TRANSITION_CONFIGURE)
+        assert change(peer, Transition.TRANSITION_ACTIVATE)
+        camera.answers.clear()
+        camera.connect()
+    # The networks take 60 MB a time: were they kept, this would be 300 MB.
+    assert resident[-1] - resident[2] < 30.0, resident
     assert program.end() == 0
 
 
