@@ -101,12 +101,16 @@ def decode_compressed(data: Any, fmt: str = "") -> ByteArray:
     buffer = np.frombuffer(data, np.uint8)
     if buffer.size == 0:
         raise ShapeError("compressed image: expected JPEG or PNG bytes, got none")
-    if buffer[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in buffer[-64:].tobytes():
+    end = buffer[-4096:].tobytes().rstrip(b"\0")[-64:]  # some cameras pad their buffers
+    if buffer[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in end:
         raise ShapeError(
             f"compressed image: the JPEG ends before its end mark after {buffer.size} bytes: "
             "it was truncated on the way"
         )
-    bgr = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
+    try:
+        bgr = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise ShapeError(f"compressed image: OpenCV refuses it: {error.err}") from error
     if bgr is None:
         raise ShapeError(
             f"compressed image: expected JPEG or PNG, got {buffer.size} bytes of format '{fmt}' "

@@ -35,6 +35,20 @@ class NodeConfig:
 
 
 @dataclass(frozen=True)
+class OverlayConfig:
+    """What ``overlay_node`` must know of the pose node to match its images and poses."""
+
+    image_transport: str = param(
+        "raw", "As the pose node's", one_of=("raw", "compressed")
+    )  # fmt: skip
+    stamp_offset_s: float = param(0.0, "As the pose node's", unit="s", ge=-10.0, le=10.0)
+
+    def __post_init__(self) -> None:
+        """Refuse a value out of range."""
+        validate(self)
+
+
+@dataclass(frozen=True)
 class CameraConfig:
     """What ``camera_node`` is told."""
 

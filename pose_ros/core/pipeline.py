@@ -97,9 +97,9 @@ class PosePipeline:
 
     def flush(self) -> PoseResult:
         """Everybody as LOST, and a fresh start."""
-        ended = self.reset()
         nobody = (_no_tracks(), Poses2D.empty(len(self.skeleton)))
-        return _with_ended(self._result(0, "", nobody, {}), ended)
+        result = self._result(0, "", nobody, {})
+        return _with_ended(result, self.reset())
 
     def reset(self) -> Tracks:
         """Forget every person and frame; ids stay used. Returns those alive, as LOST."""

@@ -127,7 +127,10 @@ class FolderSource:
 
         """
         for path in self.files:
-            picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+            try:
+                picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+            except cv2.error:
+                picture = None
             if picture is None:
                 raise SourceError(f"{path}: expected a picture, OpenCV cannot read it")
             yield picture

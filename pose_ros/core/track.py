@@ -50,7 +50,7 @@ class Tracker:
         self.config = config
         self._sigma = np.asarray(skeleton.oks_sigma, np.float32)
         self._joints = len(skeleton)
-        self._next_id = 1
+        self.next_id = 1
         self._forget()
 
     def _forget(self) -> None:
@@ -131,8 +131,11 @@ class Tracker:
         return self._finish(out_xy, out_score)
 
     def coast(self, stamp_ns: int) -> tuple[Tracks, Poses2D]:
-        """Everybody at ``stamp_ns`` when no image came: OCCLUDED, LOST after ``max_lost_s``."""
-        self._advance(max(stamp_ns, self._stamp_ns or 0))
+        """Everybody at ``stamp_ns`` when no image came: OCCLUDED, LOST after ``max_lost_s``.
+
+        ``stamp_ns`` is a guess of the caller's clock, so nobody is moved to it: the next frame may
+        well be older.
+        """
         self._state[self._state == TrackState.TRACKED] = TrackState.OCCLUDED
         self._age(stamp_ns)
         nothing = np.full((len(self._ids), self._joints, 2), np.nan, np.float32)
@@ -163,8 +166,8 @@ class Tracker:
 
     def _start(self, boxes: Boxes, stamp_ns: int) -> None:
         count = len(boxes)
-        ids = np.arange(self._next_id, self._next_id + count)
-        self._next_id += count
+        ids = np.arange(self.next_id, self.next_id + count)
+        self.next_id += count
         self._boxes.add(boxes.xyxy_px)
         self._ids = np.append(self._ids, ids)
         self._state = np.append(self._state, np.full(count, TrackState.TENTATIVE, np.int8))

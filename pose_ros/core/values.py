@@ -123,9 +123,7 @@ class Windows:
 
     people: People
     frames: tuple[Frame, ...]  # T; a missing frame repeats its successor
-    valid: npt.NDArray[
-        np.bool_
-    ]  # (P, T) False where a frame is repeated or before the person came
+    valid: npt.NDArray[np.bool_]  # (P, T) False where a frame is missing and repeats its successor
     offset_s: FloatArray  # (T,) time of each frame relative to the key frame, <= 0
 
 

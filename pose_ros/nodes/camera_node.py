@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rclpy.node import Node
+from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
@@ -21,7 +24,8 @@ from pose_ros.nodes import conversions, parameters, process, ros_logging
 from pose_ros.nodes.calibration import load_calibration
 from pose_ros.nodes.inputs import sensor_qos
 
-AHEAD = 8  # pictures decoded before they are due
+AHEAD = 8  # pictures of a file decoded before they are due; of a camera the newest is kept
+Taken = tuple[ByteArray, Time]  # a picture and when it was read
 _log = logging.getLogger(__name__)
 
 
@@ -40,7 +44,7 @@ class CameraNode(Node):
         self._images = self.create_publisher(Image, "image", sensor_qos(2))
         self._infos = self.create_publisher(CameraInfo, "camera_info", sensor_qos(10))
         self._stamps_ns: list[int] = []
-        self._reader = Reader(self._source, self.config.loop)
+        self._reader = Reader(self._source, self.config.loop, self.get_clock().now)
         self._reader.start()
         self._timer = self.create_timer(0.02, self._wait)
         _log.info("%s at %g Hz on %s", self.config.source, self._rate_hz, self._images.topic_name)
@@ -66,15 +70,15 @@ class CameraNode(Node):
         if limit_s and time.monotonic() - self._started_s >= limit_s:
             return self._end(0)
         try:
-            pixels = self._reader.next()
+            taken = self._reader.next()
         except queue.Empty:
             return None  # the source is slower than the schedule
-        if pixels is None:
+        if taken is None:
             return self._end(self._reader.status)
-        return self._publish(pixels)
+        return self._publish(*taken)
 
-    def _publish(self, pixels: ByteArray) -> None:
-        now = self.get_clock().now()
+    def _publish(self, pixels: ByteArray, taken_at: Time) -> None:
+        now = taken_at if self._source.live else self.get_clock().now()
         header = Header(stamp=now.to_msg(), frame_id=self.config.frame_id)
         self._images.publish(conversions.image_from_pixels(pixels, "bgr8", header))
         self._infos.publish(self._info(header, pixels))
@@ -107,13 +111,14 @@ class CameraNode(Node):
 class Reader:
     """Decodes pictures ahead of time in a thread of its own."""
 
-    def __init__(self, source: PictureSource, loop: bool) -> None:
-        """Read ``source`` once, or again and again."""
+    def __init__(self, source: PictureSource, loop: bool, now: Callable[[], Time]) -> None:
+        """Read ``source`` once, or again and again; ``now`` tells when a picture was taken."""
         self.status = 0
         self._source = source
         self._loop = loop
         self._stopped = threading.Event()
-        self._pictures: queue.Queue[ByteArray | None] = queue.Queue(AHEAD)
+        self._now = now
+        self._pictures: queue.Queue[Taken | None] = queue.Queue(1 if source.live else AHEAD)
         self._thread = threading.Thread(target=self._run, name="camera_reader", daemon=True)
 
     @property
@@ -125,8 +130,8 @@ class Reader:
         """Begin to decode."""
         self._thread.start()
 
-    def next(self) -> ByteArray | None:
-        """Next picture, BGR; None at the end.
+    def next(self) -> Taken | None:
+        """Next picture, BGR, and when it was read; None at the end.
 
         Raises:
             queue.Empty: it is not decoded yet.
@@ -143,21 +148,28 @@ class Reader:
         try:
             going = True
             while going:
-                going = all(self._put(picture) for picture in self._source) and self._loop
+                going = all(self._put((p, self._now())) for p in self._source) and self._loop
         except SourceError as error:
             _log.error("%s", error)
             self.status = 1
         self._put(None)
 
-    def _put(self, picture: ByteArray | None) -> bool:
+    def _put(self, picture: Taken | None) -> bool:
         while not self._stopped.is_set():
             try:
-                self._pictures.put(picture, timeout=0.1)
+                self._pictures.put(picture, block=not self._source.live, timeout=0.1)
                 return True
             except queue.Full:
-                if self._source.live:
-                    return True  # a camera does not wait: the picture is skipped
+                if self._source.live and picture is not None:
+                    self._skip_oldest()
+                elif self._source.live:
+                    time.sleep(0.01)  # the last picture is still to be taken
         return False
+
+    def _skip_oldest(self) -> None:
+        """Make room: a camera does not wait, and its newest picture counts."""
+        with contextlib.suppress(queue.Empty):
+            self._pictures.get_nowait()
 
 
 def main() -> int:

@@ -32,6 +32,7 @@ class Diagnostics:
         self._facts = facts
         self._times_ms: dict[str, deque[float]] = {}
         self._frames = 0
+        self._failed = 0
         self._lock = threading.Lock()
 
     def frame(self, times_ms: dict[str, float]) -> None:
@@ -51,11 +52,14 @@ class Diagnostics:
         for stage, (median, high) in rows.items():
             values[f"{stage}_ms_p50"] = f"{median:.1f}"
             values[f"{stage}_ms_p95"] = f"{high:.1f}"
+        failing = counts.get("failed", 0) > self._failed
+        self._failed = counts.get("failed", 0)
+        words = "images cannot be used, see the log" if failing else HEALTH_NAMES[self.health]
         status = DiagnosticStatus(
             name="pose_ros: human pose",
             hardware_id=self._hardware_id,
-            level=DiagnosticStatus.WARN if self.health in BAD else DiagnosticStatus.OK,
-            message=HEALTH_NAMES[self.health],
+            level=DiagnosticStatus.WARN if failing or self.health in BAD else DiagnosticStatus.OK,
+            message=words,
             values=[KeyValue(key=k, value=v) for k, v in {**values, **self._facts}.items()],
         )
         array = DiagnosticArray(status=[status])

@@ -16,11 +16,15 @@ class Health:
         self._deadline_s = deadline_s
         self._overloaded = False
         self._counted = (0, 0)
-        self._last_image_s = time.monotonic()
+        self._last_image_s = self._last_answer_s = time.monotonic()
 
     def image_came(self) -> None:
         """Note that an image was received."""
         self._last_image_s = time.monotonic()
+
+    def image_answered(self) -> None:
+        """Note that an image could be used."""
+        self._last_answer_s = time.monotonic()
 
     @property
     def image_age_s(self) -> float:
@@ -29,12 +33,12 @@ class Health:
 
     @property
     def stale(self) -> bool:
-        """Whether input is missing.
+        """Whether usable input is missing; images that cannot be decoded are none.
 
         The timer that asks runs at half the deadline; half a deadline without an image is
         reported, so that two messages are never further apart than the whole.
         """
-        return self.image_age_s >= self._deadline_s / 2
+        return time.monotonic() - self._last_answer_s >= self._deadline_s / 2
 
     def count(self, dropped: int, done: int) -> None:
         """Take the worker's totals, once per second."""

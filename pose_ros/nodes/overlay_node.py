@@ -7,23 +7,24 @@ from collections import OrderedDict
 
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from pose_ros import graph
 from pose_ros.core.draw import draw_skeletons
+from pose_ros.core.node_config import OverlayConfig
 from pose_ros.core.records import people_record
 from pose_ros.core.skeletons import get_skeleton
 from pose_ros.core.values import ByteArray
 from pose_ros.errors import PoseRosError
 from pose_ros.msg import HumanPoseArray
-from pose_ros.nodes import conversions, process, ros_logging
+from pose_ros.nodes import conversions, parameters, process, ros_logging
 from pose_ros.nodes.inputs import sensor_qos
 
 KEPT = 30  # images waiting for their poses
 _log = logging.getLogger(__name__)
 
 
-def drawn(image: Image, poses: HumanPoseArray) -> ByteArray:
+def drawn(image: Image | CompressedImage, poses: HumanPoseArray) -> ByteArray:
     """RGB copy of ``image`` with the people of ``poses``.
 
     Raises:
@@ -47,18 +48,21 @@ class OverlayNode(Node):
         super().__init__("overlay_node")
         ros_logging.forward(self.get_logger())
         self.exit_status: int | None = None
-        self._images: OrderedDict[int, Image] = OrderedDict()
+        self.config = parameters.declare(self, OverlayConfig())
+        self._images: OrderedDict[int, Image | CompressedImage] = OrderedDict()
         self._drawings = self.create_publisher(Image, graph.DEBUG_IMAGE, sensor_qos(2))
-        self.create_subscription(Image, "image", self._keep, sensor_qos(5))
+        kind = CompressedImage if self.config.image_transport == "compressed" else Image
+        self.create_subscription(kind, "image", self._keep, sensor_qos(5))
         self.create_subscription(HumanPoseArray, graph.POSES, self._draw, QoSProfile(depth=5))
 
     def close(self) -> None:
         """Nothing is held."""
 
-    def _keep(self, image: Image) -> None:
+    def _keep(self, image: Image | CompressedImage) -> None:
         if not self._drawings.get_subscription_count():
             return
-        self._images[conversions.ns_from_time(image.header.stamp)] = image
+        header = conversions.shifted(image.header, self.config.stamp_offset_s)
+        self._images[conversions.ns_from_time(header.stamp)] = image
         while len(self._images) > KEPT:
             self._images.popitem(last=False)
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -43,6 +44,7 @@ class PoseNode(LifecycleNode):
         self._active = False
         self._reset_asked = False
         self._sequence = 0
+        self._next_id = 1
         self._last_header = Header()
         self._received_s = time.monotonic()
         if self.settings.autostart:
@@ -60,6 +62,7 @@ class PoseNode(LifecycleNode):
         except PoseRosError as error:
             _log.error("cannot configure: %s", error)
             return FAILURE
+        self.pipeline.tracker.next_id = self._next_id
         facts = {
             "net": self.pipeline.net.name,
             "device": self.pipeline.net.device,
@@ -73,16 +76,20 @@ class PoseNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start the worker."""
+        self._active = True
         self.worker: Worker[Callable[[], None]] = Worker(self._work)
         self.worker.start()
         self.health.image_came()
+        self.health.image_answered()
+        self._apply_settings(self.settings)
+        self._apply_config(self.config)
         compressed = self.settings.image_transport == "compressed"
         self.inputs = ImageInput(self, compressed, self._take_image)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still
         self._stale_timer = self.create_timer(
-            self.settings.output_deadline_s / 2, self._tell_if_stale
+            self.settings.output_deadline_s / 2, self._tell_if_stale, clock=steady
         )
-        self._report_timer = self.create_timer(1.0, self._report)
-        self._active = True
+        self._report_timer = self.create_timer(1.0, self._report, clock=steady)
         _log.info("waiting for images on %s", self.inputs.topic)
         return super().on_activate(state)
 
@@ -95,9 +102,7 @@ class PoseNode(LifecycleNode):
         self.worker.stop()
         ended = self.pipeline.flush()
         if len(ended.tracks):
-            self.outputs.publish(
-                ended, self._last_header, self._sequence, self.health.of_image(False)
-            )
+            self.outputs.publish(ended, self._last_header, self._sequence, self.outputs.health)
         self.outputs.wait_until_read()
         return super().on_deactivate(state)
 
@@ -105,6 +110,7 @@ class PoseNode(LifecycleNode):
         """Free the networks and publishers."""
         self.outputs.close()
         self.destroy_service(self._service)
+        self._next_id = self.pipeline.tracker.next_id
         del self.pipeline
         return OK
 
@@ -154,6 +160,7 @@ class PoseNode(LifecycleNode):
         self._last_header, self._received_s = header, start
         health = self.health.of_image(frame.camera is not None)
         self.outputs.publish(result, header, self._sequence, health, frame.camera)
+        self.health.image_answered()
 
     def _coast(self) -> None:
         stamp_ns = conversions.ns_from_time(self._last_header.stamp)

@@ -27,6 +27,7 @@ class Worker(Generic[Job]):
         self._log_every_s = log_every_s
         self._logged_s = -float("inf")
         self._slot: Job | None = None
+        self._counts = True
         self._busy = False
         self._ending = False
         self._change = threading.Condition()
@@ -41,17 +42,20 @@ class Worker(Generic[Job]):
     def offer(self, job: Job) -> None:
         """Do ``job`` next; one that is waiting is dropped and counted."""
         with self._change:
-            if self._slot is not None:
+            if self._slot is not None and self._counts:
                 self.dropped += 1
-            self._slot = job
+            self._slot, self._counts = job, True
             self._change.notify()
 
     def offer_if_idle(self, job: Job) -> bool:
-        """Do ``job`` now unless there is other work; says whether it was accepted."""
+        """Do ``job`` now unless there is other work; says whether it was accepted.
+
+        Such a job is neither counted as done nor as dropped.
+        """
         with self._change:
             if self._busy or self._slot is not None:
                 return False
-            self._slot = job
+            self._slot, self._counts = job, False
             self._change.notify()
             return True
 
@@ -67,8 +71,9 @@ class Worker(Generic[Job]):
     def _run(self) -> None:
         while (job := self._next()) is not None:
             try:
+                counts = self._counts
                 self._handle(job)
-                self.done += 1
+                self.done += counts
             except Exception as error:  # noqa: BLE001 (a bad frame must not end the node)
                 self.failed += 1
                 self._report(error)

@@ -110,6 +110,9 @@ def main(argv: list[str] | None = None) -> int:
         _clear(request.out)
         with _domain(request):
             layout, interrupted = run(request)
+        if interrupted and not demo_report.complete(request):
+            sys.stderr.write("stopped before the first picture was answered\n")
+            return 130
         summary = demo_report.write(request, layout)
     except PoseRosError as error:
         sys.stderr.write(f"demo: {error}\n")

@@ -37,6 +37,12 @@ class Recorded:
     layout: str
 
 
+def complete(request: Request) -> bool:
+    """Whether a run got as far as a bag that can be read and the stamps of what was sent."""
+    sent = request.is_topic or (request.out / "stamps.csv").is_file()
+    return sent and (request.out / "poses" / "metadata.yaml").is_file()
+
+
 def write(request: Request, layout: dict[str, Any]) -> dict[str, Any]:
     """Write summary.json and overlay.mp4 beside the recorded poses; returns the summary."""
     bag = request.out / "poses"

@@ -95,7 +95,7 @@ def _replay(
             result = pipeline.step(Frame(rgb, stamp_ns, image.header.frame_id))
             ms.append((time.perf_counter() - start) * 1e3)
             message = messages.array(result, image.header)
-            message.sequence = len(results)
+            message.sequence = len(results) + 1
             message.publish_stamp = image.header.stamp
             message.health = DEGRADED_NO_CALIBRATION
             writer.write(poses, bag_ns, store.serialize_cdr(message, POSES_TYPE))

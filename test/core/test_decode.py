@@ -146,3 +146,15 @@ def test_agrees_with_cv_bridge(encoding: str) -> None:
     message.data = pixels.tobytes()
     wanted = cv_bridge.CvBridge().imgmsg_to_cv2(message, "rgb8")
     np.testing.assert_array_equal(decode(pixels, encoding), wanted)
+
+
+def test_a_jpeg_in_a_padded_buffer_is_whole() -> None:
+    data = cv2.imencode(".jpg", photo())[1].tobytes()
+    np.testing.assert_array_equal(decode_compressed(data + bytes(500)), decode_compressed(data))
+
+
+def test_a_picture_too_large_for_opencv_is_refused() -> None:
+    header = cv2.imencode(".png", photo())[1].tobytes()
+    huge = header[:16] + (100_000).to_bytes(4, "big") * 2 + header[24:]
+    with pytest.raises(ShapeError, match="compressed image"):
+        decode_compressed(huge)

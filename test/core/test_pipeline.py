@@ -91,3 +91,21 @@ def test_windows_of_a_video_network_end_with_the_key_frame() -> None:
     world.look = video_look
     world.run(times(30, 0.2), world.pipeline(frames=5))
     assert shapes == [(1, 5, 256, 256, 3)] * 6
+
+
+def test_a_late_image_after_coasting_keeps_everybody() -> None:
+    world = World([STILL])
+    pipeline = world.pipeline()
+    last = world.run(times(30, 1.0), pipeline)[-1]
+    pipeline.coast(last.stamp_ns + SECOND // 4)
+    late = pipeline.step(world.frame(last.stamp_ns / SECOND + 0.033))
+    assert late.tracks.ids.tolist() == [1] and late.tracks.state.tolist() == [TrackState.TRACKED]
+
+
+def test_people_who_end_keep_their_box() -> None:
+    world = World([STILL])
+    pipeline = world.pipeline()
+    before = world.run(times(30, 0.2), pipeline)[-1]
+    last = pipeline.flush()
+    assert last.size_px == before.size_px
+    np.testing.assert_array_equal(last.tracks.xyxy_px, before.tracks.xyxy_px)

@@ -1,5 +1,8 @@
 """The camera node: pictures on a schedule, calibration, sources that are not there."""
 
+import itertools
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from pose_ros import graph
 from pose_ros.errors import CalibrationError
 from pose_ros.nodes import conversions
 from pose_ros.nodes.calibration import load_calibration
+from pose_ros.nodes.camera_node import Reader
 
 SENSOR = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)
 CALIBRATION = """\
@@ -113,3 +117,25 @@ def test_sigint_while_it_waits(start: Any, peer: Any, pictures: Path) -> None:
     assert peer.spin_until(lambda: "Hz on" in program.text)
     assert program.end() == 0
     assert "Traceback" not in program.text
+
+
+class LiveSource:
+    """Sixty pictures as fast as they are taken, like a camera that is then unplugged."""
+
+    name, rate_hz, count, live = "live", 30.0, None, True
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for number in range(60):
+            yield np.full((2, 2, 3), number, np.uint8)
+
+
+def test_a_live_camera_gives_its_newest_picture_and_its_end() -> None:
+    stamps = itertools.count()
+    reader = Reader(LiveSource(), loop=False, now=lambda: next(stamps))
+    reader.start()
+    time.sleep(0.3)  # nobody takes anything
+    pixels, stamp = reader.next()
+    assert pixels[0, 0, 0] == stamp == 59
+    time.sleep(0.1)
+    assert reader.next() is None
+    reader.stop()

@@ -30,4 +30,6 @@ def test_stale_after_half_the_deadline() -> None:
     time.sleep(0.06)
     assert health.stale
     health.image_came()
+    assert health.stale, "an image that came but could not be used"
+    health.image_answered()
     assert not health.stale

@@ -190,6 +190,17 @@ def test_a_bad_image_is_skipped_and_the_next_one_answered(
     assert "frame skipped" in running.text
 
 
+def test_images_that_cannot_be_used_are_stale_input(running: Any, camera: Camera) -> None:
+    camera.connect()
+    assert tracked(camera.walk(4)[-1])
+    camera.answers.clear()
+    for _ in range(12):
+        camera.images.publish(camera.message(encoding="nv21"))
+        camera.peer.spin_for(0.08)
+    assert camera.answers
+    assert {a.health for a in camera.answers} == {HumanPoseArray.STALE_INPUT}
+
+
 def test_failures_are_counted_in_the_diagnostics(running: Any, camera: Camera, peer: Any) -> None:
     reports: list[DiagnosticArray] = []
     reader = peer.node.create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
@@ -301,7 +312,8 @@ def test_down_and_up_again(running: Any, camera: Camera, peer: Any) -> None:
     assert change(peer, Transition.TRANSITION_CONFIGURE)
     assert change(peer, Transition.TRANSITION_ACTIVATE)
     camera.connect()
-    assert tracked(camera.walk(5)[-1])
+    again = tracked(camera.walk(5)[-1])
+    assert again and min(again) > max(known), "an id came back"
 
 
 def test_sigint_ends_cleanly(running: Any, camera: Camera) -> None:

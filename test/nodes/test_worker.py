@@ -102,3 +102,16 @@ def test_it_starts_again() -> None:
         worker.stop()
     assert done == [1, 2]
     worker.stop()
+
+
+def test_a_job_for_idle_times_is_neither_done_nor_dropped() -> None:
+    gate = Gate()
+    worker = Worker(gate)
+    worker.start()
+    assert worker.offer_if_idle(1)
+    assert gate.entered.wait(5.0)
+    worker.offer(2)
+    gate.open.set()
+    worker.stop()
+    assert gate.done == [1, 2]
+    assert (worker.dropped, worker.done) == (0, 1)
