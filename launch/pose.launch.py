@@ -45,11 +45,10 @@ def generate_launch_description() -> LaunchDescription:
         for name, (parameter, _) in SETTINGS.items()
     }
     overlay, rviz = (IfCondition(LaunchConfiguration(name)) for name in ("overlay", "rviz"))
-    profile = str(graph.share("config", "fastdds.xml"))
     view = ["-d", str(graph.share("config", "pose.rviz"))]
     return LaunchDescription([
         *(DeclareLaunchArgument(name, default_value=value) for name, value in ARGUMENTS.items()),
-        SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", profile),
+        *(SetEnvironmentVariable(*item) for item in graph.dds_environment().items()),
         node(graph.pose(**topics), [LaunchConfiguration("params"), chosen]),
         node(graph.overlay(topics["image"]), [], condition=overlay),
         Node(package="rviz2", executable="rviz2", arguments=view, condition=rviz),

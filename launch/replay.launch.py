@@ -32,9 +32,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("bag", description="folder of the recording"),
         DeclareLaunchArgument("rate", default_value="1.0", description="speed of the replay"),
         DeclareLaunchArgument("delay", default_value="10", description="s until the nodes are up"),
-        SetEnvironmentVariable(
-            "FASTDDS_DEFAULT_PROFILES_FILE", str(graph.share("config", "fastdds.xml"))
-        ),
+        *(SetEnvironmentVariable(*item) for item in graph.dds_environment().items()),
         SetParameter("use_sim_time", True),
         IncludeLaunchDescription(pose, launch_arguments=topics.items()),
         ExecuteProcess(cmd=play, output="screen"),

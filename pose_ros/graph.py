@@ -104,6 +104,21 @@ def share(*parts: str) -> Path:
     )
 
 
+def dds_environment() -> dict[str, str]:
+    """Environment variables that make Fast DDS read this package's profile.
+
+    Fast DDS before version 3 (up to Jazzy) knows only the older name; newer ones warn of it.
+
+    Raises:
+        ConfigError: if the profile is not installed.
+
+    """
+    names = ["FASTDDS_DEFAULT_PROFILES_FILE"]
+    if os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy"):
+        names.append("FASTRTPS_DEFAULT_PROFILES_FILE")
+    return dict.fromkeys(names, str(share("config", "fastdds.xml")))
+
+
 def command(spec: NodeSpec) -> list[str]:
     """Command line that starts ``spec``."""
     return [str(executable(spec.executable)), *spec.arguments()]

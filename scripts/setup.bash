@@ -162,10 +162,13 @@ pose_ros_export_venv() {
     export ROS_DISTRO=$pose_ros_distro RMW_IMPLEMENTATION=rmw_fastrtps_cpp
     export AMENT_PREFIX_PATH=$pose_ros_venv CMAKE_PREFIX_PATH=$pose_ros_venv
   fi
-  export FASTDDS_DEFAULT_PROFILES_FILE=${FASTDDS_DEFAULT_PROFILES_FILE:-$pose_ros_root/config/fastdds.xml}
+  local profile=${FASTDDS_DEFAULT_PROFILES_FILE:-$pose_ros_root/config/fastdds.xml}
+  export FASTDDS_DEFAULT_PROFILES_FILE=$profile
+  case $ROS_DISTRO in # Fast DDS before version 3 knows only the older name, a newer one warns of it
+    humble | iron | jazzy) export FASTRTPS_DEFAULT_PROFILES_FILE=$profile ;;
+  esac
   if [[ $ROS_DISTRO == humble ]]; then
     export ROS_LOCALHOST_ONLY=${ROS_LOCALHOST_ONLY:-1}
-    export FASTRTPS_DEFAULT_PROFILES_FILE=$FASTDDS_DEFAULT_PROFILES_FILE
   else
     export ROS_AUTOMATIC_DISCOVERY_RANGE=${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}
   fi

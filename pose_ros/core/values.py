@@ -30,6 +30,25 @@ class TrackState(IntEnum):
     LOST = 3
 
 
+class KeypointStatus(IntEnum):
+    """What is known of a joint; the numbers are those of ``Keypoint.msg``."""
+
+    MISSING = 0
+    MEASURED = 1
+    INFERRED = 2  # not seen in this image; from the rest of the body
+    PREDICTED = 3  # not seen in this image; from its motion before
+    OUT_OF_IMAGE = 4
+
+
+class ScaleSource(IntEnum):
+    """What metres rest on; the numbers are those of ``HumanPose.msg``."""
+
+    UNKNOWN = 0
+    DEPTH = 1
+    MONO = 2  # one camera and human proportions
+    MULTIVIEW = 3
+
+
 def check(name: str, array: np.ndarray, shape: tuple[int | None, ...], dtype: type) -> None:
     """Refuse an array of another shape or dtype; ``None`` in ``shape`` admits any length.
 
@@ -48,17 +67,34 @@ def check(name: str, array: np.ndarray, shape: tuple[int | None, ...], dtype: ty
 
 
 @dataclass(frozen=True)
+class DepthImage:
+    """One decoded depth image, of the colour camera's time as nearly as the sensor allows."""
+
+    depth_m: FloatArray  # (H, W) metres along the optical axis, NaN where nothing was measured
+    stamp_ns: int
+    camera: PinholeCamera
+    rgb_from_depth: npt.NDArray[np.float64] | None = None  # (4, 4); None: registered to colour
+
+    def __post_init__(self) -> None:
+        """Check shape and dtype."""
+        size = (self.camera.height_px, self.camera.width_px)
+        check("DepthImage.depth_m", self.depth_m, size, np.float32)
+
+
+@dataclass(frozen=True)
 class Frame:
     """One decoded camera image.
 
     ``stamp_ns`` is the exposure time of the source, in nanoseconds of the source's clock;
-    ``frame_id`` names the optical frame; ``camera`` is None when nothing is known of the lens.
+    ``frame_id`` names the optical frame; ``camera`` is None when nothing is known of the lens,
+    ``depth`` when no depth image belongs to this one.
     """
 
     rgb: ByteArray  # (H, W, 3), red first
     stamp_ns: int
     frame_id: str = ""
     camera: PinholeCamera | None = None
+    depth: DepthImage | None = None
 
     def __post_init__(self) -> None:
         """Check shape and dtype."""
@@ -171,12 +207,15 @@ class Poses2D:
     ids: IntArray  # (P,)
     xy_px: FloatArray  # (P, J, 2)
     score: FloatArray  # (P, J) in [0, 1]
+    std_px: FloatArray | None = None  # (P, J) standard deviation per axis; None: not estimated
 
     def __post_init__(self) -> None:
         """Check shape and dtype."""
         check("Poses2D.ids", self.ids, (None,), np.int64)
         check("Poses2D.xy_px", self.xy_px, (len(self.ids), None, 2), np.float32)
         check("Poses2D.score", self.score, self.xy_px.shape[:2], np.float32)
+        if self.std_px is not None:
+            check("Poses2D.std_px", self.std_px, self.xy_px.shape[:2], np.float32)
 
     def __len__(self) -> int:
         """Return the number of people."""
@@ -184,7 +223,8 @@ class Poses2D:
 
     def select(self, which: npt.NDArray[Any]) -> Poses2D:
         """Rows ``which`` (indices or mask)."""
-        return Poses2D(self.ids[which], self.xy_px[which], self.score[which])
+        std_px = None if self.std_px is None else self.std_px[which]
+        return Poses2D(self.ids[which], self.xy_px[which], self.score[which], std_px)
 
     @staticmethod
     def empty(joints: int) -> Poses2D:
@@ -194,6 +234,77 @@ class Poses2D:
             np.zeros((0, joints, 2), np.float32),
             np.zeros((0, joints), np.float32),
         )
+
+
+@dataclass(frozen=True)
+class Poses3D:
+    """Skeletons in metres, in one frame (the camera's optical frame unless said otherwise).
+
+    Unknown is NaN everywhere: a joint without a position has NaN position, covariance, velocity
+    and speed deviation, and status MISSING.
+    """
+
+    ids: IntArray  # (P,)
+    xyz_m: FloatArray  # (P, J, 3)
+    covariance_m2: FloatArray  # (P, J, 3, 3) of the position; NaN: not estimated
+    velocity_m_s: FloatArray  # (P, J, 3)
+    speed_std_m_s: FloatArray  # (P, J) standard deviation of the velocity per axis
+    status: npt.NDArray[np.int8]  # (P, J) KeypointStatus
+    score: FloatArray  # (P, J) in [0, 1]
+    scale: npt.NDArray[np.int8]  # (P,) ScaleSource
+
+    def __post_init__(self) -> None:
+        """Check shape and dtype."""
+        people, joints = self.xyz_m.shape[:2]
+        check("Poses3D.ids", self.ids, (people,), np.int64)
+        check("Poses3D.xyz_m", self.xyz_m, (people, joints, 3), np.float32)
+        check("Poses3D.covariance_m2", self.covariance_m2, (people, joints, 3, 3), np.float32)
+        check("Poses3D.velocity_m_s", self.velocity_m_s, (people, joints, 3), np.float32)
+        check("Poses3D.speed_std_m_s", self.speed_std_m_s, (people, joints), np.float32)
+        check("Poses3D.status", self.status, (people, joints), np.int8)
+        check("Poses3D.score", self.score, (people, joints), np.float32)
+        check("Poses3D.scale", self.scale, (people,), np.int8)
+
+    def __len__(self) -> int:
+        """Return the number of people."""
+        return len(self.ids)
+
+    @staticmethod
+    def unknown(ids: IntArray, joints: int) -> Poses3D:
+        """People of whom nothing metric is known."""
+        people = len(ids)
+
+        def nan(*shape: int) -> FloatArray:
+            return np.full((people, joints, *shape), np.nan, np.float32)
+
+        return Poses3D(
+            ids, nan(3), nan(3, 3), nan(3), nan(), np.zeros((people, joints), np.int8),
+            np.zeros((people, joints), np.float32), np.zeros(people, np.int8),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class JointAngles:
+    """Joint angles of the people, in one convention; NaN where a joint cannot be told."""
+
+    ids: IntArray  # (P,)
+    convention: str  # "rep155" or "isb"
+    names: tuple[str, ...]  # K joint names
+    angle_rad: FloatArray  # (P, K)
+    velocity_rad_s: FloatArray  # (P, K)
+    std_rad: FloatArray  # (P, K) standard deviation of the angle
+    status: npt.NDArray[np.int8]  # (P, K) the worst KeypointStatus of the joints it rests on
+    beyond_limit: npt.NDArray[np.bool_]  # (P, K) outside the convention's stated range
+
+    def __post_init__(self) -> None:
+        """Check shape and dtype."""
+        shape = (len(self.ids), len(self.names))
+        check("JointAngles.ids", self.ids, (None,), np.int64)
+        check("JointAngles.angle_rad", self.angle_rad, shape, np.float32)
+        check("JointAngles.velocity_rad_s", self.velocity_rad_s, shape, np.float32)
+        check("JointAngles.std_rad", self.std_rad, shape, np.float32)
+        check("JointAngles.status", self.status, shape, np.int8)
+        check("JointAngles.beyond_limit", self.beyond_limit, shape, np.bool_)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""One thread that works on the newest job and never falls behind."""
+"""One thread that works on jobs in order while it keeps up, and on the newest when it does not."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -13,12 +14,18 @@ _log = logging.getLogger(__name__)
 
 
 class Worker(Generic[Job]):
-    """A thread with a slot for one job (not None): a newer one replaces one that has not begun.
+    """A thread and a short line of jobs (not None) before it.
+
+    While the thread keeps up, ``patience`` jobs may wait, so that one slow job loses nothing. When
+    one more comes, all that wait are dropped, and from then on the newest takes the place of the
+    one that waits, until the line was empty once: being late is not carried along.
 
     A job that raises is counted and logged, at most once per ``log_every_s``; the next goes on.
     """
 
-    def __init__(self, handle: Callable[[Job], None], log_every_s: float = 5.0) -> None:
+    def __init__(
+        self, handle: Callable[[Job], None], patience: int = 2, log_every_s: float = 5.0
+    ) -> None:
         """Remember what to do; ``start`` begins."""
         self.done = 0
         self.dropped = 0
@@ -26,12 +33,17 @@ class Worker(Generic[Job]):
         self._handle = handle
         self._log_every_s = log_every_s
         self._logged_s = -float("inf")
-        self._slot: Job | None = None
-        self._counts = True
+        self._patience = self._room = patience
+        self._line: deque[tuple[Job, bool]] = deque()  # with whether the job is counted
         self._busy = False
         self._ending = False
         self._change = threading.Condition()
         self._thread: threading.Thread | None = None
+
+    @property
+    def behind(self) -> bool:
+        """Whether work is waiting while a job is done."""
+        return len(self._line) > 0
 
     def start(self) -> None:
         """Begin to work."""
@@ -40,11 +52,13 @@ class Worker(Generic[Job]):
         self._thread.start()
 
     def offer(self, job: Job) -> None:
-        """Do ``job`` next; one that is waiting is dropped and counted."""
+        """Do ``job`` after those that wait; if too many do, they are dropped and counted."""
         with self._change:
-            if self._slot is not None and self._counts:
-                self.dropped += 1
-            self._slot, self._counts = job, True
+            if len(self._line) >= self._room:
+                self.dropped += sum(counts for _, counts in self._line)
+                self._line.clear()
+                self._room = 1
+            self._line.append((job, True))
             self._change.notify()
 
     def offer_if_idle(self, job: Job) -> bool:
@@ -53,9 +67,9 @@ class Worker(Generic[Job]):
         Such a job is neither counted as done nor as dropped.
         """
         with self._change:
-            if self._busy or self._slot is not None:
+            if self._busy or self._line:
                 return False
-            self._slot, self._counts = job, False
+            self._line.append((job, False))
             self._change.notify()
             return True
 
@@ -69,22 +83,23 @@ class Worker(Generic[Job]):
             self._thread = None
 
     def _run(self) -> None:
-        while (job := self._next()) is not None:
+        while (taken := self._next()) is not None:
+            job, counts = taken
             try:
-                counts = self._counts
                 self._handle(job)
                 self.done += counts
             except Exception as error:  # noqa: BLE001 (a bad frame must not end the node)
                 self.failed += 1
                 self._report(error)
 
-    def _next(self) -> Job | None:
+    def _next(self) -> tuple[Job, bool] | None:
         with self._change:
             self._busy = False
-            self._change.wait_for(lambda: self._slot is not None or self._ending)
-            job, self._slot = self._slot, None
-            self._busy = job is not None
-            return job
+            if not self._line:
+                self._room = self._patience
+            self._change.wait_for(lambda: self._line or self._ending)
+            self._busy = bool(self._line)
+            return self._line.popleft() if self._line else None
 
     def _report(self, error: Exception) -> None:
         now = time.monotonic()

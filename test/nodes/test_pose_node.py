@@ -419,8 +419,9 @@ def test_no_memory_is_kept_over_lives(start: Any, camera: Camera, peer: Any) -> 
         assert change(peer, Transition.TRANSITION_ACTIVATE)
         camera.answers.clear()
         camera.connect()
-    # The networks take 60 MB a time: were they kept, this would be 300 MB.
-    assert resident[-1] - resident[2] < 30.0, resident
+    # The networks take 60 MB a time: were they kept, this would be 300 MB. Single values differ by
+    # tens of MB, as the allocator pleases.
+    assert min(resident[-3:]) - min(resident[:3]) < 30.0, resident
     assert program.end() == 0
 
 

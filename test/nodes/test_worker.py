@@ -1,4 +1,4 @@
-"""The worker: newest wins, survives, finishes what it accepted."""
+"""The worker: a short line, newest wins, survives, finishes what it accepted."""
 
 import logging
 import threading
@@ -43,6 +43,51 @@ def test_the_newest_job_wins_and_drops_are_counted() -> None:
     worker.stop()
     assert gate.done == [1, 4]
     assert (worker.dropped, worker.done, worker.failed) == (2, 2, 0)
+
+
+def test_a_slow_job_loses_nothing() -> None:
+    gate = Gate()
+    worker = Worker(gate, patience=2)
+    worker.start()
+    worker.offer(1)
+    assert gate.entered.wait(5.0)
+    worker.offer(2)
+    worker.offer(3)
+    assert worker.behind
+    gate.open.set()
+    worker.stop()
+    assert gate.done == [1, 2, 3] and worker.dropped == 0
+
+
+def test_after_a_drop_only_the_newest_waits_until_the_line_was_empty() -> None:
+    steps = threading.Semaphore(0)
+    begun: list[int] = []
+
+    def handle(job: int) -> None:
+        begun.append(job)
+        assert steps.acquire(timeout=5.0)
+
+    worker = Worker(handle, patience=2)
+    worker.start()
+    worker.offer(1)
+    wait_for(lambda: begun == [1])
+    for job in (2, 3, 4):  # 4 finds the line full: 2 and 3 go
+        worker.offer(job)
+    steps.release()
+    wait_for(lambda: begun == [1, 4])
+    for job in (5, 6):  # still behind: 6 takes the place of 5
+        worker.offer(job)
+    steps.release()
+    wait_for(lambda: begun == [1, 4, 6])
+    steps.release()
+    wait_for(lambda: worker.offer_if_idle(7))  # only then the line was found empty
+    wait_for(lambda: begun[-1] == 7)
+    for job in (8, 9):  # keeping up again: both may wait
+        worker.offer(job)
+    for _ in range(3):
+        steps.release()
+    worker.stop()
+    assert begun == [1, 4, 6, 7, 8, 9] and worker.dropped == 3
 
 
 def test_stop_finishes_what_was_accepted() -> None:

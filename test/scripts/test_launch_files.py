@@ -19,7 +19,7 @@ def test_they_are_short_and_parse(path: Path) -> None:
     names = {n.name for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)}
     assert "generate_launch_description" in names
     assert "REMAPPINGS = " in text.partition("def ")[0], "remappings belong on top"
-    assert "fastdds.xml" in text and "SetEnvironmentVariable" in text
+    assert "dds_environment" in text and "SetEnvironmentVariable" in text
 
 
 @pytest.mark.ros
@@ -35,6 +35,21 @@ def test_they_describe_the_graph(path: Path) -> None:
     assert {"DeclareLaunchArgument", "SetEnvironmentVariable"} <= kinds
     arguments = {a.name for a in actions if type(a).__name__ == "DeclareLaunchArgument"}
     assert {"image", "camera_info"} <= arguments
+
+
+@pytest.mark.parametrize(("distro", "older"), [("kilted", False), ("jazzy", True)])
+def test_the_dds_profile_is_given_under_the_name_that_is_read(
+    distro: str, older: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # libfastrtps 2.14 (Jazzy) holds the string FASTRTPS_DEFAULT_PROFILES_FILE and no other
+    profile = tmp_path / "share" / "pose_ros" / "config" / "fastdds.xml"
+    profile.parent.mkdir(parents=True)
+    profile.touch()
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    monkeypatch.setenv("ROS_DISTRO", distro)
+    given = graph.dds_environment()
+    assert given["FASTDDS_DEFAULT_PROFILES_FILE"] == str(profile)
+    assert ("FASTRTPS_DEFAULT_PROFILES_FILE" in given) == older
 
 
 def test_arguments_of_a_node_survive_the_command_line() -> None:
