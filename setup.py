@@ -21,5 +21,11 @@ def data(folder: str) -> tuple[str, list[str]]:
 setup(
     version=VERSION,
     packages=find_packages(include=["pose_ros", "pose_ros.*"], exclude=["pose_ros.nodes*"]),
-    data_files=[data("models"), data("config"), data("msg"), ("share/pose_ros", ["package.xml"])],
+    data_files=[
+        data("models"),
+        data("config"),
+        data("config/train"),
+        data("msg"),
+        ("share/pose_ros", ["package.xml"]),
+    ],
 )

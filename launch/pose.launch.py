@@ -1,6 +1,6 @@
 """pose_node on a camera's images, with its DDS profile; optionally the overlay and RViz.
 
-ros2 launch pose_ros pose.launch.py image:=/camera/image_raw camera_info:=/camera/camera_info
+ros2 launch pose_ros pose.launch.py image:=/camera/image_raw depth_transport:=raw rviz:=true
 """
 
 from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
@@ -14,8 +14,12 @@ from pose_ros import graph
 from pose_ros.core.config import PipelineConfig
 
 # Topics of your robot; every one can be given as name:=/topic on the command line.
-REMAPPINGS = {"image": graph.IMAGE, "camera_info": graph.CAMERA_INFO}
-SETTINGS = {"net": ("model.name", PipelineConfig().model.name), "device": ("device", "auto")}
+REMAPPINGS = {"image": graph.IMAGE, "camera_info": graph.CAMERA_INFO,
+              "depth": graph.DEPTH, "depth_camera_info": graph.DEPTH_INFO}  # fmt: skip
+SETTINGS = {
+    "net": ("model.name", PipelineConfig().model.name), "device": ("device", "auto"),
+    "depth_transport": ("depth_transport", "none"),
+}  # fmt: skip
 ARGUMENTS = {
     **REMAPPINGS,
     **{name: default for name, (_, default) in SETTINGS.items()},

@@ -18,6 +18,13 @@ IMAGE = "/camera/image_raw"
 CAMERA_INFO = "/camera/camera_info"
 POSES = "/human_pose"
 MARKERS = "/human_pose/markers"
+ANGLES = "/human_pose/joint_angles"
+PREDICTED = "/human_pose/predicted"
+POSE_ARRAY = "/human_pose/poses"
+BODIES = "/humans/bodies"
+DEPTH = "/camera/depth/image_raw"
+DEPTH_INFO = "/camera/depth/camera_info"
+IMU = "/camera/imu"
 DEBUG_IMAGE = "/human_pose/debug_image"
 LAYOUT = "/pose_node/layout"
 
@@ -47,9 +54,18 @@ def camera(source: str, **parameters: Any) -> NodeSpec:
     return NodeSpec("camera", "camera_node", {"source": source, **parameters}, remappings)
 
 
-def pose(image: str = IMAGE, camera_info: str = CAMERA_INFO, **parameters: Any) -> NodeSpec:
+def pose(
+    image: str = IMAGE,
+    camera_info: str = CAMERA_INFO,
+    depth: str = DEPTH,
+    depth_camera_info: str = DEPTH_INFO,
+    **parameters: Any,
+) -> NodeSpec:
     """The node that finds and tracks people."""
-    remappings = {"image": image, "camera_info": camera_info}
+    remappings = {
+        "image": image, "camera_info": camera_info, "depth": depth,
+        "depth_camera_info": depth_camera_info,
+    }  # fmt: skip
     return NodeSpec("pose_node", "pose_node", parameters, remappings)
 
 

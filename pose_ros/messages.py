@@ -1,4 +1,4 @@
-"""Pipeline results as ``HumanPoseArray`` messages, of whichever ROS library provides the classes.
+"""Pipeline results as ROS messages, of whichever ROS library provides the classes.
 
 The live node fills the classes that ROS generated, the bag tools those of ``rosbags``; the fields
 are filled here, once.
@@ -13,13 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from pose_ros.core.skeletons import Skeleton
-from pose_ros.core.values import PoseResult
+from pose_ros.core.angles import coco_joints, get_convention
+from pose_ros.core.rep155 import body_frame
+from pose_ros.core.skeletons import COCO17, Skeleton
+from pose_ros.core.values import Body, JointAngles, KeypointStatus, PoseResult
 
 NAN = math.nan
 SECOND_NS = 1_000_000_000
-MISSING, MEASURED, OUT_OF_IMAGE = 0, 1, 4  # Keypoint.msg
-SCALE_UNKNOWN = 0  # HumanPose.msg
+UNKNOWN = -1.0  # of a covariance's diagonal
+_HIPS = [COCO17.index("left_hip"), COCO17.index("right_hip")]
+_UPPER = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))  # Keypoint.covariance
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class MessageTypes:
 
     human_pose_array: Callable[..., Any]
     human_pose: Callable[..., Any]
+    human_joint_state_array: Callable[..., Any]
+    human_joint_state: Callable[..., Any]
     keypoint: Callable[..., Any]
     point: Callable[..., Any]
     vector3: Callable[..., Any]
@@ -37,6 +42,9 @@ class MessageTypes:
     region_of_interest: Callable[..., Any]
     time: Callable[..., Any]
     floats: Callable[[Sequence[float]], Any]  # a float32[] field
+    doubles: Callable[[Sequence[float]], Any]  # a float64[] field
+    octets: Callable[[Sequence[int]], Any]  # a uint8[] field
+    flags: Callable[[Sequence[bool]], Any]  # a bool[] field
 
 
 def body_id(track_id: int) -> str:
@@ -53,6 +61,7 @@ class PoseMessages:
         self._types = types
         self._skeleton = skeleton
         self._pool: list[Any] = []
+        self._metric = False  # whether the pool holds metric values
 
     def time(self, stamp_ns: int) -> Any:
         """Message stamp of nanoseconds."""
@@ -61,14 +70,34 @@ class PoseMessages:
     def array(self, result: PoseResult, header: Any) -> Any:
         """Everybody of ``result``; sequence, health and publish_stamp are the caller's."""
         people = len(result.tracks)
+        if self._metric and result.body is None:
+            self._pool, self._metric = [], False
         while len(self._pool) < people:
             self._pool.append(self._unknown_human())
         humans = self._pool[:people]
         if people:
             self._fill(humans, result)
+            if result.body is not None:
+                self._metric = True
+                self._fill_metric(humans, result.body)
         return self._types.human_pose_array(
             header=header, layout=self._skeleton.name, humans=humans
         )
+
+    def joint_angles(self, result: PoseResult, header: Any, convention: str) -> Any:
+        """Joint angles of everybody, NaN where there are none; health is the caller's.
+
+        Raises:
+            ConfigError: for an unknown convention.
+
+        """
+        angles = result.body.angles if result.body is not None else None
+        if angles is None:
+            angles = _no_angles(result, convention)
+        return self._types.human_joint_state_array(
+            header=header, convention=convention,
+            humans=self._angles(angles, result.tracks.state),
+        )  # fmt: skip
 
     def _fill(self, humans: list[Any], result: PoseResult) -> None:
         tracks = result.tracks
@@ -87,27 +116,99 @@ class PoseMessages:
             for point, kind, (u, v, c) in zip(human.keypoints, status[row], uvc[row], strict=True):
                 point.status, point.u, point.v, point.confidence = kind, u, v, c
 
-    def _joints(self, result: PoseResult) -> tuple[list, list]:
+    def _joints(self, result: PoseResult) -> tuple[list[Any], list[Any]]:
         """Status (P, J) and u, v, confidence (P, J, 3) as lists of Python numbers."""
-        xy, score = result.poses.xy_px, result.poses.score
+        poses = result.shown
+        xy, score = poses.xy_px, poses.score
         known = np.isfinite(xy).all(axis=2) & (score > 0.0) & (score >= self.score_min)
+        status = np.full(score.shape, KeypointStatus.MEASURED, np.int8)
+        if result.refined is not None:  # what is filled in scores little and is told apart
+            status = result.refined.status.copy()
+            filled = (status == KeypointStatus.INFERRED) | (status == KeypointStatus.PREDICTED)
+            known |= np.isfinite(xy).all(axis=2) & (score > 0.0) & filled
         outside = known & ((xy < -0.5) | (xy >= np.array(result.size_px) - 0.5)).any(axis=2)
-        status = np.where(known, MEASURED, MISSING)
-        status[outside] = OUT_OF_IMAGE
+        status[outside] = KeypointStatus.OUT_OF_IMAGE
         uvc = np.concatenate([xy, score[:, :, None]], axis=2).astype(np.float64)
         uvc[~known] = (NAN, NAN, 0.0)
-        return status.tolist(), uvc.tolist()
+        if result.body is not None:  # a joint in metres only, beyond what the image tells
+            known |= result.body.poses.status != KeypointStatus.MISSING
+            status = np.where(status == KeypointStatus.MISSING, result.body.poses.status, status)
+        status[~known] = KeypointStatus.MISSING
+        rows: list[Any] = np.asarray(status).tolist()
+        return rows, uvc.tolist()
+
+    def _fill_metric(self, humans: list[Any], body: Body) -> None:
+        poses = body.poses
+        covariance = np.stack([poses.covariance_m2[..., a, b] for a, b in _UPPER], axis=-1)
+        covariance[np.isnan(covariance).any(axis=-1)] = (UNKNOWN, *[0.0] * 5)
+        rows = zip(
+            humans, poses.scale.tolist(), body.lengths_m.tolist(),
+            poses.xyz_m.tolist(), poses.velocity_m_s.tolist(), poses.speed_std_m_s.tolist(),
+            covariance, strict=True,
+        )  # fmt: skip
+        for human, scale, lengths, places, speeds, deviations, spread in rows:
+            human.scale_source = scale
+            human.segment_lengths = self._types.floats(lengths)
+            for i, joint in enumerate(human.keypoints):
+                at, moves = joint.position, joint.velocity
+                at.x, at.y, at.z = places[i]
+                moves.x, moves.y, moves.z = speeds[i]
+                joint.speed_stddev = deviations[i]
+                joint.covariance = spread[i]
+        self._fill_roots(humans, body)
+
+    def _fill_roots(self, humans: list[Any], body: Body) -> None:
+        """Middle of the hips, which way the body faces, and how it moves."""
+        joints = coco_joints(body.poses, self._skeleton)
+        angles = body.angles
+        held = angles is not None and angles.convention == "rep155"
+        waist = angles.angle_rad[:, 0].astype(np.float64) if angles is not None and held else None
+        rotation, origin = body_frame(joints, waist)
+        turned = np.asarray(np.isfinite(rotation).all(axis=(1, 2)))
+        quaternion = quaternions(np.where(turned[:, None, None], rotation, np.eye(3)))
+        quaternion[~turned] = NAN
+        hips = [self._skeleton.index(COCO17.joints[i]) for i in _HIPS]
+        velocity = body.poses.velocity_m_s[:, hips].mean(axis=1)
+        spread = body.poses.covariance_m2[:, hips].mean(axis=1)
+        speed_variance = (body.poses.speed_std_m_s[:, hips] ** 2).mean(axis=1)
+        for row, human in enumerate(humans):
+            pose, twist = human.root.pose, human.root_velocity.twist
+            at, facing, moves = pose.position, pose.orientation, twist.linear
+            at.x, at.y, at.z = origin[row].tolist()
+            facing.x, facing.y, facing.z, facing.w = quaternion[row].tolist()
+            moves.x, moves.y, moves.z = velocity[row].tolist()
+            human.root.covariance = _pose_covariance(spread[row], origin[row])
+            linear = np.eye(3) * speed_variance[row]
+            human.root_velocity.covariance = _pose_covariance(linear, velocity[row])
+
+    def _angles(self, angles: JointAngles, state: np.ndarray) -> list[Any]:
+        types = self._types
+        names = list(angles.names)
+        return [
+            types.human_joint_state(
+                id=number,
+                body_id=body_id(number),
+                state=int(state[row]),
+                name=names,
+                position=types.doubles(angles.angle_rad[row].tolist()),
+                velocity=types.doubles(angles.velocity_rad_s[row].tolist()),
+                position_stddev=types.floats(angles.std_rad[row].tolist()),
+                status=types.octets(angles.status[row].tolist()),
+                beyond_limit=types.flags(angles.beyond_limit[row].tolist()),
+            )
+            for row, number in enumerate(angles.ids.tolist())
+        ]
 
     def _unknown_human(self) -> Any:
         """Build a person of whom nothing metric is known: NaN, and covariances marked unknown."""
         types = self._types
-        human = types.human_pose(scale_source=SCALE_UNKNOWN)
+        human = types.human_pose(scale_source=0)
         human.root.pose = types.pose(
             position=types.point(x=NAN, y=NAN, z=NAN),
             orientation=types.quaternion(x=NAN, y=NAN, z=NAN, w=NAN),
         )
         human.root_velocity.twist = types.twist(linear=self._nowhere(), angular=self._nowhere())
-        human.root.covariance[0] = human.root_velocity.covariance[0] = -1.0
+        human.root.covariance[0] = human.root_velocity.covariance[0] = UNKNOWN
         human.segment_lengths = types.floats([NAN] * len(self._skeleton.edges))
         human.keypoints = [self._missing_keypoint() for _ in self._skeleton.joints]
         return human
@@ -117,11 +218,59 @@ class PoseMessages:
 
     def _missing_keypoint(self) -> Any:
         keypoint = self._types.keypoint(
-            status=MISSING, u=NAN, v=NAN, speed_stddev=NAN, velocity=self._nowhere(),
+            status=0, u=NAN, v=NAN, speed_stddev=NAN, velocity=self._nowhere(),
             position=self._types.point(x=NAN, y=NAN, z=NAN),
         )  # fmt: skip
-        keypoint.covariance[0] = -1.0
+        keypoint.covariance[0] = UNKNOWN
         return keypoint
+
+
+def _no_angles(result: PoseResult, convention: str) -> JointAngles:
+    names = get_convention(convention).names
+    shape = (len(result.tracks), len(names))
+    unknown = np.full(shape, np.nan, np.float32)
+    return JointAngles(
+        result.tracks.ids, convention, names, unknown, unknown, unknown,
+        np.zeros(shape, np.int8), np.zeros(shape, np.bool_),
+    )  # fmt: skip
+
+
+def quaternions(rotation: np.ndarray) -> np.ndarray:
+    """(P, 4) unit quaternions x, y, z, w, w >= 0, of rotations (P, 3, 3)."""
+    r = rotation
+    squares = np.stack(
+        [
+            1 + r[:, 0, 0] - r[:, 1, 1] - r[:, 2, 2],
+            1 - r[:, 0, 0] + r[:, 1, 1] - r[:, 2, 2],
+            1 - r[:, 0, 0] - r[:, 1, 1] + r[:, 2, 2],
+            1 + r[:, 0, 0] + r[:, 1, 1] + r[:, 2, 2],
+        ],
+        axis=1,
+    )
+    x, y, z, w = np.sqrt(np.maximum(squares, 0.0)).T / 2
+    # The largest component is sure; the others follow from products with it.
+    xy, xz, yz = r[:, 0, 1] + r[:, 1, 0], r[:, 0, 2] + r[:, 2, 0], r[:, 1, 2] + r[:, 2, 1]
+    wx, wy, wz = r[:, 2, 1] - r[:, 1, 2], r[:, 0, 2] - r[:, 2, 0], r[:, 1, 0] - r[:, 0, 1]
+    by = [
+        np.stack([4 * x * x, xy, xz, wx], axis=1),
+        np.stack([xy, 4 * y * y, yz, wy], axis=1),
+        np.stack([xz, yz, 4 * z * z, wz], axis=1),
+        np.stack([wx, wy, wz, 4 * w * w], axis=1),
+    ]
+    chosen = np.stack(by, axis=1)[np.arange(len(r)), squares.argmax(axis=1)]
+    chosen /= np.linalg.norm(chosen, axis=1, keepdims=True)
+    return np.where(chosen[:, 3:] < 0, -chosen, chosen)
+
+
+def _pose_covariance(linear: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Row-major (36,) of a pose or twist: the linear block, the rest marked unknown."""
+    out = np.zeros((6, 6))
+    if np.isfinite(linear).all() and np.isfinite(known).all():
+        out[:3, :3] = linear
+    else:
+        out[0, 0] = UNKNOWN
+    out[3, 3] = UNKNOWN
+    return out.reshape(-1)
 
 
 def _pixel_boxes(result: PoseResult) -> list[list[int]]:

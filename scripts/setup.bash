@@ -123,7 +123,7 @@ about 1.6 GB, once" "$pose_ros_log/packages.log" pose_ros_make_venv "$python"
 pose_ros_built() {
   local stamp=$pose_ros_install/.built
   [[ -f $stamp && $(<"$stamp") == "$pose_ros_install" && ! $pose_ros_venv/recipe -nt $stamp ]] &&
-    [[ -z $(cd "$pose_ros_root" && find pose_ros msg bin launch config models \
+    [[ -z $(cd "$pose_ros_root" && find pose_ros msg srv bin launch config models \
       CMakeLists.txt package.xml -name __pycache__ -prune -o -newer "$stamp" -print -quit) ]]
 }
 

@@ -95,9 +95,73 @@ class ModelConfig:
     """The pose network."""
 
     name: str = param("movenet_thunder", "Pose network, the name of a card in models/")
+    latency_mode: str = param(
+        "auto", "Frames a video network waits for after the one it answers; auto: its card's",
+        one_of=("auto", "causal", "delayed_1", "delayed_2", "delayed_3"),
+    )  # fmt: skip
     score_min: float = param(
         0.2, "Joints with a lower score are published as MISSING", ge=0.0, le=1.0, live=True
     )
+
+
+@dataclass(frozen=True)
+class FilterConfig:
+    """Making joints smooth and complete over time (APRS)."""
+
+    type: str = param(
+        "aprs", "aprs: smooth joints, unseen ones filled in; none: every image for itself",
+        one_of=("aprs", "none"),
+    )  # fmt: skip
+    max_prediction_s: float = param(
+        0.3, "A joint unseen for longer is MISSING", unit="s", ge=0.0, le=2.0
+    )
+
+
+@dataclass(frozen=True)
+class DepthConfig:
+    """Reading joints from a depth image."""
+
+    min_m: float = param(0.3, "Nearer readings are ignored", unit="m", ge=0.05, le=10.0, live=True)
+    max_m: float = param(8.0, "Further readings are ignored", unit="m", ge=0.5, le=50.0, live=True)
+    max_skew_s: float = param(
+        0.03, "A depth image of another time by more is not used", unit="s", ge=0.0, le=1.0,
+        live=True,
+    )  # fmt: skip
+    score_min: float = param(
+        0.2, "Joints with a lower score are not looked for in the depth image", ge=0.0, le=1.0,
+        live=True,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        """Refuse a value out of range."""
+        validate(self)
+
+
+@dataclass(frozen=True)
+class LiftConfig:
+    """From pixels to metres; nothing is lifted without a calibrated camera."""
+
+    source: str = param(
+        "auto", "auto: depth where there is some, else a guess from one image; mono: the guess "
+        "only; depth: depth only; none: pixels only", one_of=("auto", "depth", "mono", "none"),
+    )  # fmt: skip
+    net: str = param("lift_mono", "Network of the guess, the name of a card in models/")
+    stature_m: float = param(
+        1.70, "How tall people are taken to be where there is no depth", unit="m", ge=0.4, le=2.6
+    )
+    stature_std: float = param(
+        0.05, "Standard deviation of that, as a share", ge=0.0, le=0.5
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class JointsConfig:
+    """Joint angles."""
+
+    convention: str = param(
+        "rep155", "Angles on /human_pose/joint_angles: rep155 (robots), isb (clinical) or none",
+        one_of=("rep155", "isb", "none"),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,6 +176,10 @@ class PipelineConfig:
     track: TrackConfig = field(default_factory=TrackConfig)
     window: WindowConfig = field(default_factory=WindowConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    depth: DepthConfig = field(default_factory=DepthConfig)
+    lift: LiftConfig = field(default_factory=LiftConfig)
+    joints: JointsConfig = field(default_factory=JointsConfig)
 
     def __post_init__(self) -> None:
         """Refuse a value out of range."""

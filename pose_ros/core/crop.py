@@ -5,11 +5,40 @@ One affine per window (T frames), so a point keeps its place through the clip.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
 from pose_ros.core.resize import resize
-from pose_ros.core.values import ByteArray, Clips, FloatArray, Frame, Windows
+from pose_ros.core.values import (
+    ByteArray,
+    Clips,
+    FloatArray,
+    Frame,
+    IntArray,
+    Windows,
+    check,
+)
+
+#: A box of more image sizes than this is read pixel by pixel: its black border would be gigabytes.
+BORDER_MAX = 4
+
+
+@dataclass(frozen=True)
+class Crops:
+    """What a network in a stream sees of a moment: only the crops that it does not know yet."""
+
+    ids: IntArray  # (P,)
+    image_from_crop: FloatArray  # (P, 2, 3) maps crop pixels to image pixels, in all frames
+    numbers: IntArray  # (T,) running number of each frame of the window
+    stamp_ns: int  # of the newest frame
+    rgb: ByteArray  # (N, h, w, 3)
+
+    def __post_init__(self) -> None:
+        """Check shape and dtype."""
+        check("Crops.rgb", self.rgb, (None, None, None, 3), np.uint8)
+        check("Crops.image_from_crop", self.image_from_crop, (len(self.ids), 2, 3), np.float32)
 
 
 class Cropper:
@@ -34,6 +63,20 @@ class Cropper:
             for time, frame in enumerate(windows.frames):
                 cut(frame, box, rgb[person, time])
         return Clips(rgb, affine_from_boxes(boxes, self.size_hw_px), windows.valid)
+
+    def place(self, xyxy_px: FloatArray) -> tuple[np.ndarray, FloatArray]:
+        """Pixel-edge boxes (P, 4) that are cut for (P, 4) boxes, and their affines (P, 2, 3)."""
+        edges = fit_boxes(xyxy_px, self.size_hw_px, self.scale)
+        return edges, affine_from_boxes(edges, self.size_hw_px)
+
+    def cut(
+        self, frames: tuple[Frame, ...], edges_px: np.ndarray, wanted: np.ndarray
+    ) -> ByteArray:
+        """Crops (N, h, w, 3) of the (N, 2) pairs of person and frame in ``wanted``."""
+        rgb = np.empty((len(wanted), *self.size_hw_px, 3), np.uint8)
+        for row, (person, time) in enumerate(wanted.tolist()):
+            cut(frames[time], edges_px[person], rgb[row])
+        return rgb
 
 
 def fit_boxes(xyxy_px: FloatArray, size_hw_px: tuple[int, int], scale: float) -> np.ndarray:
@@ -79,6 +122,11 @@ def cut(frame: Frame, edges_px: np.ndarray, out: ByteArray) -> None:
         out[:] = 0
         return
     missing = (max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0))
+    if max(right - left, bottom - top) > BORDER_MAX * max(width, height):
+        affine = affine_from_boxes(edges_px[None], out.shape[:2])[0]
+        how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        out[:] = cv2.warpAffine(frame.rgb, affine, (out.shape[1], out.shape[0]), flags=how)
+        return
     if any(missing):
         inside = cv2.copyMakeBorder(inside, *missing, cv2.BORDER_CONSTANT, value=(0, 0, 0))
     resize(inside, (out.shape[1], out.shape[0]), out)

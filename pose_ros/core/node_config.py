@@ -2,9 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pose_ros.core.config import param, validate
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Where people will be, at a fixed rate."""
+
+    rate_hz: float = param(
+        0.0, "Rate of /human_pose/predicted; 0 means none", unit="Hz", ge=0.0, le=1000.0
+    )
+    horizon_s: float = param(
+        0.0, "How far ahead of now it looks", unit="s", ge=0.0, le=1.0, live=True
+    )
+
+
+@dataclass(frozen=True)
+class CompatConfig:
+    """Topics for readers that do not know our messages."""
+
+    pose_array: bool = param(
+        False, "Publish /human_pose/poses: every known joint of everybody as a PoseArray"
+    )
+
+
+@dataclass(frozen=True)
+class HriConfig:
+    """Topics of single people, as REP-155 names them."""
+
+    enable: bool = param(
+        True, "Publish joint_states, urdf, position and velocity under /humans/bodies/<id>"
+    )
 
 
 @dataclass(frozen=True)
@@ -27,7 +57,18 @@ class NodeConfig:
         0.2, "Share of images skipped within a second at which health becomes OVERLOADED",
         ge=0.0, le=1.0, live=True,
     )  # fmt: skip
+    depth_transport: str = param(
+        "none", "Depth images: none, raw (16UC1 mm or 32FC1 m) or compressedDepth",
+        one_of=("none", "raw", "compressedDepth"),
+    )  # fmt: skip
     autostart: bool = param(True, "Configure and activate without a lifecycle manager")
+    output_frame: str = param(
+        "", "Frame of everything metric, by TF at the image's stamp; empty: the camera's own"
+    )
+    tf_timeout_s: float = param(0.02, "Longest wait for that transform", unit="s", ge=0.0, le=1.0)
+    predict: PredictConfig = field(default_factory=PredictConfig)
+    compat: CompatConfig = field(default_factory=CompatConfig)
+    hri: HriConfig = field(default_factory=HriConfig)
 
     def __post_init__(self) -> None:
         """Refuse a value out of range."""

@@ -7,35 +7,57 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import numpy as np
 
 from pose_ros.core import heatmaps
 from pose_ros.core.config import PipelineConfig, parameters
-from pose_ros.core.crop import Cropper, to_image
+from pose_ros.core.crop import Cropper, Crops, to_image
 from pose_ros.core.detect import Detector
+from pose_ros.core.embody import Embodier
 from pose_ros.core.skeletons import Skeleton
 from pose_ros.core.track import Tracker
 from pose_ros.core.values import (
     Clips,
     FloatArray,
     Frame,
+    IntArray,
+    People,
     PoseMaps,
     PoseResult,
     Poses2D,
     Tracks,
 )
-from pose_ros.core.window import WindowBuffer
+from pose_ros.core.window import Moment, WindowBuffer
 from pose_ros.errors import ConfigError
 
 _log = logging.getLogger(__name__)
+
+
+class PoseStream(Protocol):
+    """A video network that keeps what it knows of earlier frames; see ``nets/stream.py``."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is kept."""
+
+    def wanted(self, ids: IntArray, image_from_crop: FloatArray, numbers: IntArray) -> np.ndarray:
+        """(N, 2) person and place in the window of each crop that it has not seen."""
+
+    def run(self, crops: Crops) -> PoseMaps:
+        """Maps of everybody in the key frame; never called for nobody."""
+
+    def reset(self) -> None:
+        """Forget everybody."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PoseNet:
     """A pose network as the pipeline sees it.
 
-    ``run`` maps clips to maps for all people at once; it is never called for nobody.
+    ``run`` maps clips to maps for all people at once; it is never called for nobody. A network
+    with a ``stream`` is asked through that instead.
     ``crop_px_from_cell`` maps heatmap cells (P, J, 2) to crop pixels.
     """
 
@@ -44,68 +66,173 @@ class PoseNet:
     crop_px_from_cell: Callable[[FloatArray], FloatArray]
     skeleton: Skeleton
     size_hw_px: tuple[int, int]
-    frames: int
+    frames: int  # of a window
     crop_scale: float
     device: str
     backend: str
+    lookahead: int = 0  # frames of a window after the key frame: its answer comes so much later
+    mode: str = "causal"  # "delayed" with a look-ahead, "recurrent" with a memory
+    trained: bool = True  # False: its joints mean nothing
+    stream: PoseStream | None = None
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What readers of the results should know of the network."""
+        return {
+            "net": self.name,
+            "trained": str(self.trained).lower(),
+            "mode": self.mode,
+            "lookahead_frames": str(self.lookahead),
+            "device": self.device,
+            "backend": self.backend,
+        }
 
 
 class PosePipeline:
-    """Keeps who is who between frames; give it every frame once, in the order of time."""
+    """Keeps who is who between frames; give it every frame once, in the order of time.
 
-    def __init__(self, config: PipelineConfig, detector: Detector, net: PoseNet) -> None:
-        """Assemble the stages."""
+    Every frame is answered once, in order. A network that looks ahead by k frames answers a frame
+    when the k-th after it has come, under the stamp and with the boxes of the frame it answers.
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        detector: Detector,
+        net: PoseNet,
+        embodier: Embodier | None = None,
+    ) -> None:
+        """Assemble the stages; without an embodier results are the network's joints in pixels."""
         self.config = config
         self.detector = detector
         self.net = net
+        self.embodier = embodier
         self.tracker = Tracker(config.track, net.skeleton)
-        self.windows = WindowBuffer(net.frames, config.window)
+        hold = net.frames > 1 or net.stream is not None
+        self.windows = WindowBuffer(net.frames, config.window, net.lookahead, hold)
         self.cropper = Cropper(net.size_hw_px, net.crop_scale)
         self._since_detection = config.detect.interval
         self._size_px: tuple[int, int] | None = None
+        self._newest_ns: int | None = None
+        self._hurried = False
+        self._ended = _no_tracks()
 
     @property
     def skeleton(self) -> Skeleton:
         """Joint set of the poses."""
         return self.net.skeleton
 
-    def step(self, frame: Frame) -> PoseResult:
-        """Skeletons of everybody in ``frame``.
+    def push(self, frame: Frame, hurried: bool = False) -> list[PoseResult]:
+        """Answers that ``frame`` completes: its own, or that of the frame ``net.lookahead`` ago.
 
-        A stamp before the last one and another image size start anew: everybody known is LOST.
+        ``hurried`` says that other frames are waiting: a detection that is due while somebody is
+        followed is then put off, until it is overdue by its interval.
+
+        None while the look-ahead fills; several when the frames before were still waiting and
+        ``frame`` does not continue them. A stamp before the last one and another image size start
+        anew: everybody known is LOST.
         """
+        answers = self.finish() if self.windows.breaks(frame) else []
+        self._restart(frame)
+        self._hurried = hurried
+        moment = self.windows.push(frame)
+        return [*answers, self._answer(moment)] if moment else answers
+
+    def step(self, frame: Frame) -> PoseResult:
+        """Answer to ``frame`` at once, of a network without look-ahead; see `push`.
+
+        Raises:
+            ConfigError: the network looks ahead.
+
+        """
+        if self.net.lookahead:
+            raise ConfigError(
+                f"{self.net.name} answers {self.net.lookahead} frames later: use push and finish"
+            )
+        return self.push(frame)[-1]
+
+    def finish(self) -> list[PoseResult]:
+        """Answers to the frames that still wait for later ones, which do not come."""
+        return [self._answer(moment) for moment in self.windows.rest()]
+
+    def _answer(self, moment: Moment) -> PoseResult:
+        """Skeletons of everybody in the key frame."""
         ms: dict[str, float] = {}
-        ended = self._restart(frame)
+        frame = moment.key_frame
         with _timed(ms, "detect"):
             boxes = self.detector(frame.rgb) if self._detector_is_due() else None
         with _timed(ms, "track"):
             people = self.tracker.propose(frame.stamp_ns, boxes)
-        with _timed(ms, "crop"):
-            clips = self.cropper.crop(self.windows.push(frame, people))
-        with _timed(ms, "network"):
-            maps = self.net.run(clips) if len(people) else None
+        maps, image_from_crop = self._look(moment, self.windows.hold(people), ms)
         with _timed(ms, "decode"):
-            poses = self._poses(people.ids, maps, clips)
+            poses = self._poses(people.ids, maps, image_from_crop)
         with _timed(ms, "track"):
             tracks, poses = self.tracker.observe(poses)
         result = self._result(frame.stamp_ns, frame.frame_id, (tracks, poses), ms)
+        if self.embodier is not None:
+            result = self._embodied(self.embodier, frame, result)
+        ended, self._ended = self._ended, _no_tracks()
         return dataclasses.replace(_with_ended(result, ended), detected=boxes is not None)
+
+    def _look(
+        self, moment: Moment, people: People, ms: dict[str, float]
+    ) -> tuple[PoseMaps | None, FloatArray]:
+        """Maps of ``people`` in the key frame, and the affines (P, 2, 3) of their crops."""
+        stream = self.net.stream
+        if stream is None:
+            with _timed(ms, "crop"):
+                clips = self.cropper.crop(moment.of(people))
+            with _timed(ms, "network"):
+                maps = self.net.run(clips) if len(people) else None
+            return maps, clips.image_from_crop
+        with _timed(ms, "crop"):
+            edges, affine = self.cropper.place(people.xyxy_px)
+            wanted = stream.wanted(people.ids, affine, moment.numbers)
+            rgb = self.cropper.cut(moment.frames, edges, wanted)
+        with _timed(ms, "network"):
+            newest_ns = moment.frames[-1].stamp_ns
+            crops = Crops(people.ids, affine, moment.numbers, newest_ns, rgb)
+            maps = stream.run(crops) if len(people) else None
+        return maps, affine
+
+    def _embodied(self, embodier: Embodier, frame: Frame, result: PoseResult) -> PoseResult:
+        """The result with smooth joints, metres and angles."""
+        ms, tracks, poses = result.stage_ms, result.tracks, result.poses
+        body = None
+        with _timed(ms, "refine"):
+            refined = embodier.refine(frame.stamp_ns, tracks, poses)
+        with _timed(ms, "lift"):
+            metric = embodier.lift(frame, tracks, poses)
+        if metric is not None:
+            with _timed(ms, "refine"):
+                body = embodier.embody(frame.stamp_ns, tracks, metric)
+            with _timed(ms, "angles"):
+                angles = embodier.angles(frame.stamp_ns, body.poses)
+                body = dataclasses.replace(body, angles=angles)
+        return dataclasses.replace(
+            result, refined=refined, body=body, with_depth=frame.depth is not None
+        )
 
     def coast(self, stamp_ns: int) -> PoseResult:
         """Everybody at ``stamp_ns`` without an image: OCCLUDED, then LOST once."""
         return self._result(stamp_ns, "", self.tracker.coast(stamp_ns), {})
 
     def flush(self) -> PoseResult:
-        """Everybody as LOST, and a fresh start."""
+        """Everybody as LOST, and a fresh start; frames that still wait are not answered."""
         nobody = (_no_tracks(), Poses2D.empty(len(self.skeleton)))
         result = self._result(0, "", nobody, {})
-        return _with_ended(result, self.reset())
+        earlier, self._ended = self._ended, _no_tracks()
+        return _with_ended(_with_ended(result, self.reset()), earlier)
 
     def reset(self) -> Tracks:
         """Forget every person and frame; ids stay used. Returns those alive, as LOST."""
         self._since_detection = self.config.detect.interval
-        self._size_px = None
+        self._size_px = self._newest_ns = None
         self.windows.reset()
+        if self.net.stream is not None:
+            self.net.stream.reset()
+        if self.embodier is not None:
+            self.embodier.reset()
         return self.tracker.reset()
 
     def reconfigure(self, config: PipelineConfig) -> None:
@@ -125,30 +252,34 @@ class PosePipeline:
         self.config = config
         self.tracker.config = config.track
         self.detector.config = config.detect
+        if self.embodier is not None:
+            self.embodier.config = config
+            self.embodier.depth.config = config.depth
 
-    def _restart(self, frame: Frame) -> Tracks:
-        backwards = self.tracker.goes_back(frame.stamp_ns)
+    def _restart(self, frame: Frame) -> None:
+        backwards = self._newest_ns is not None and frame.stamp_ns < self._newest_ns
         resized = self._size_px not in (None, frame.size_px)
-        ended = _no_tracks()
         if backwards or resized:
             why = "the stamp went back" if backwards else f"image size is now {frame.size_px} px"
             _log.warning("starting anew: %s", why)
-            ended = self.reset()
-        self._size_px = frame.size_px
-        return ended
+            self._ended = self.reset()
+        self._size_px, self._newest_ns = frame.size_px, frame.stamp_ns
 
     def _detector_is_due(self) -> bool:
         self._since_detection += 1
-        due = self._since_detection >= self.config.detect.interval or not self.tracker.busy
+        patience = self.config.detect.interval * (2 if self._hurried else 1)
+        due = self._since_detection >= patience or not self.tracker.busy
         if due:
             self._since_detection = 0
         return due
 
-    def _poses(self, ids: np.ndarray, maps: PoseMaps | None, clips: Clips) -> Poses2D:
+    def _poses(
+        self, ids: np.ndarray, maps: PoseMaps | None, image_from_crop: FloatArray
+    ) -> Poses2D:
         if maps is None:
             return Poses2D.empty(len(self.skeleton))
         cells, score = heatmaps.decode(maps)
-        xy_px = to_image(self.net.crop_px_from_cell(cells), clips.image_from_crop)
+        xy_px = to_image(self.net.crop_px_from_cell(cells), image_from_crop)
         return Poses2D(ids, xy_px.astype(np.float32), score)
 
     def _result(
@@ -191,4 +322,5 @@ def _with_ended(result: PoseResult, ended: Tracks) -> PoseResult:
         np.concatenate([xy_px, result.poses.xy_px]),
         np.concatenate([np.zeros((len(ended), joints), np.float32), result.poses.score]),
     )
-    return dataclasses.replace(result, tracks=tracks, poses=poses)
+    # Everybody before the restart is gone, so what was made smooth since is at most one frame old.
+    return dataclasses.replace(result, tracks=tracks, poses=poses, refined=None, body=None)

@@ -332,11 +332,41 @@ class Tracks:
 
 
 @dataclass(frozen=True)
+class Refined2D:
+    """Skeletons in image pixels made smooth, with what each joint rests on."""
+
+    poses: Poses2D
+    status: npt.NDArray[np.int8]  # (P, J) KeypointStatus
+
+    def __post_init__(self) -> None:
+        """Check shape and dtype."""
+        check("Refined2D.status", self.status, self.poses.score.shape, np.int8)
+
+
+@dataclass(frozen=True)
+class Body:
+    """What is known of the people in metres: one row per track, in the order of the tracks."""
+
+    poses: Poses3D  # smooth, in the camera's optical frame
+    lengths_m: FloatArray  # (P, E) of the skeleton's edges, NaN unknown
+    angles: JointAngles | None = None  # None: not asked for
+
+    def __post_init__(self) -> None:
+        """Check that all speak of the same people."""
+        check("Body.lengths_m", self.lengths_m, (len(self.poses), None), np.float32)
+        if self.angles is not None and not np.array_equal(self.angles.ids, self.poses.ids):
+            raise ShapeError("Body: expected angles in the order of the poses")
+
+
+@dataclass(frozen=True)
 class PoseResult:
     """The answer to one frame.
 
-    ``poses`` has one row per track, in the same order; a track without a measurement in this
-    frame (OCCLUDED, LOST) has NaN joints with score 0. ``stage_ms`` is the wall time per stage.
+    ``poses`` are the network's: one row per track, in the same order; a track without a
+    measurement in this frame (OCCLUDED, LOST) has NaN joints with score 0. ``refined`` are the
+    same people made smooth, with unseen joints filled in for a short while, None when refinement
+    is off. ``body`` is None where nothing metric can be said (no calibration), or lifting is off.
+    ``stage_ms`` is the wall time per stage.
     """
 
     stamp_ns: int
@@ -346,11 +376,25 @@ class PoseResult:
     poses: Poses2D
     detected: bool  # whether the detector ran on this frame
     stage_ms: dict[str, float] = field(default_factory=dict)
+    refined: Refined2D | None = None
+    body: Body | None = None
+    with_depth: bool = False  # whether a depth image belonged to the frame
 
     def __post_init__(self) -> None:
-        """Check that tracks and poses speak of the same people."""
-        if not np.array_equal(self.tracks.ids, self.poses.ids):
-            raise ShapeError(
-                "PoseResult: expected poses in the order of the tracks "
-                f"{self.tracks.ids.tolist()}, got {self.poses.ids.tolist()}"
-            )
+        """Check that all speak of the same people."""
+        others = {"poses": self.poses.ids}
+        if self.refined is not None:
+            others["refined"] = self.refined.poses.ids
+        if self.body is not None:
+            others["body"] = self.body.poses.ids
+        for name, ids in others.items():
+            if not np.array_equal(self.tracks.ids, ids):
+                raise ShapeError(
+                    f"PoseResult: expected {name} in the order of the tracks "
+                    f"{self.tracks.ids.tolist()}, got {ids.tolist()}"
+                )
+
+    @property
+    def shown(self) -> Poses2D:
+        """The poses in pixels to publish and draw: refined where that is on."""
+        return self.poses if self.refined is None else self.refined.poses

@@ -5,21 +5,26 @@ A card is `models/<name>.yaml`. Importing this module does not import torch.
 
 import difflib
 import hashlib
+import logging
 import os
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
-from pose_ros.errors import WeightsError
+from pose_ros.errors import ConfigError, WeightsError
 from pose_ros.nets.tensorfile import decode_tensors
 
 if TYPE_CHECKING:
     from torch import nn
 
-KINDS = ("pose", "detector")
+log = logging.getLogger(__name__)
+
+#: Names of the numbers of frames that a network may look ahead.
+LATENCY_MODES = {"causal": 0, "delayed_1": 1, "delayed_2": 2, "delayed_3": 3}
+KINDS = ("pose", "detector", "lifter")
 
 
 @dataclass(frozen=True)
@@ -45,22 +50,43 @@ class Card:
     mean: tuple[float, float, float]  # in 0 ... 255, in the order of `channels`
     std: tuple[float, float, float]
     channels: str  # "rgb" or "bgr": what the network wants; runners always take RGB
-    weights: str  # file name, beside the card
-    sha256: str
-    bytes: int
     licence: str
     licence_notice: str
     trained: bool  # by this project
     training_data: str
+    weights: str = ""  # file name, beside the card; none for an untrained network
+    sha256: str = ""
+    bytes: int = 0
+    untrained: bool = (
+        False  # by anybody: its weights are drawn from `seed`, its joints mean nothing
+    )
+    seed: int = 0
+    trunk_from: str | None = None  # untrained: the card whose weights its MoveNet trunk has
     overrides: dict[str, object] = field(default_factory=dict)  # of the architecture's config
     frames: int = 1  # T, the window's length
-    lookahead_frames: int = 0  # how many of them come after the key frame
+    lookahead_frames: int = 0  # how many of them come after the key frame: the delay it costs
+    recurrent: bool = False  # in a stream, a memory takes the place of the earlier frames
+    # of LATENCY_MODES those that these weights can run in: the overrides that each needs
+    latency_modes: dict[str, dict[str, object]] = field(default_factory=dict)
+    cell_shift_px: float = -0.5  # heatmap cell c is the crop pixel 4 c + this
     crop_scale: float = 1.0  # the crop's size over the person box's, at which the network is best
     skeleton: str | None = None  # name in `core/skeletons.py`; None for detectors
     source: Source | None = None  # None: not made by `tools.fetch`
     metrics: tuple[dict[str, object], ...] = ()  # each: what was measured, the value, the command
     notes: str = ""
     folder: Path = Path()  # where the card was found; not in the file
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the network looks at the pictures of more than the key frame."""
+        return self.kind == "pose" and self.frames > 1
+
+    @property
+    def mode(self) -> str:
+        """How it meets a stream: "causal", "delayed" or "recurrent"."""
+        if self.recurrent:
+            return "recurrent"
+        return "delayed" if self.lookahead_frames else "causal"
 
 
 def model_folders() -> list[Path]:
@@ -125,6 +151,7 @@ def read_card(path: Path) -> Card:
             raise TypeError(f"unknown field {', '.join(sorted(unknown))}")
         if values.get("source"):
             values["source"] = Source(**values["source"])
+        values["latency_modes"] = values.get("latency_modes") or {}
         for name in ("input_hw", "mean", "std", "metrics"):
             values[name] = tuple(values.get(name, ()))
         card = Card(**values, folder=path.parent)
@@ -144,11 +171,48 @@ def _check(card: Card, path: Path) -> None:
         "mean and std to be three numbers each": len(card.mean) == len(card.std) == 3,
         "std to be positive": all(value > 0 for value in card.std),
         "crop_scale to be positive": card.crop_scale > 0,
-        "sha256 to be 64 hex digits": len(str(card.sha256)) == 64,
+        "sha256 to be 64 hex digits": card.untrained or len(str(card.sha256)) == 64,
+        "weights, or untrained: true, and not both": card.untrained != bool(card.weights),
+        "trunk_from only of an untrained network": card.untrained or not card.trunk_from,
+        "lookahead_frames to be 0 ... frames - 1": 0 <= card.lookahead_frames < card.frames,
+        "a recurrent network not to look ahead": not (card.recurrent and card.lookahead_frames),
+        f"latency_modes to be of {', '.join(LATENCY_MODES)}": set(card.latency_modes)
+        <= set(LATENCY_MODES),
     }
     for sentence, holds in wanted.items():
         if not holds:
             raise ValueError(f"expected {sentence}")
+
+
+def with_latency(card: Card, mode: str) -> Card:
+    """Return the card in a latency mode: "auto" (the card's own) or one of LATENCY_MODES.
+
+    Raises:
+        ConfigError: the network cannot run in this mode.
+    """
+    if mode == "auto" or LATENCY_MODES.get(mode) == card.lookahead_frames:
+        return card
+    if mode not in card.latency_modes:
+        own = next(name for name, k in LATENCY_MODES.items() if k == card.lookahead_frames)
+        can = ", ".join(sorted({own, *card.latency_modes}))
+        raise ConfigError(f"network {card.name} runs {can}, not {mode}")
+    overrides = {**card.overrides, **card.latency_modes[mode]}
+    return replace(card, overrides=overrides, lookahead_frames=LATENCY_MODES[mode])
+
+
+def weights_digest(card: Card) -> str:
+    """Return eight hex digits that change with the weights, also with those of a seed."""
+    if not card.untrained:
+        return card.sha256[:8]
+    trunk = find_card(card.trunk_from).sha256 if card.trunk_from else ""
+    return hashlib.sha256(f"seed {card.seed} {trunk}".encode()).hexdigest()[:8]
+
+
+def warn_if_untrained(card: Card) -> None:
+    """Say in the log that a network's answers mean nothing, if that is so."""
+    if card.untrained:
+        trunk = f" (only its trunk is trained, {card.trunk_from}'s)" if card.trunk_from else ""
+        log.warning("%s is UNTRAINED: its joints are meaningless%s", card.name, trunk)
 
 
 def weights_path(card: Card) -> Path:
@@ -160,11 +224,13 @@ def weights_path(card: Card) -> Path:
 
 
 def read_weights(card: Card) -> bytes:
-    """Return the card's weight file, sha256 verified.
+    """Return the card's weight file, sha256 verified; nothing for an untrained network.
 
     Raises:
         WeightsError: the file is missing, or is not the one the card describes.
     """
+    if card.untrained:
+        return b""
     path, remedy = weights_path(card), f"run: python -m pose_ros.tools.fetch {card.name}"
     try:
         data = path.read_bytes()
@@ -187,6 +253,8 @@ def read_weights(card: Card) -> bytes:
 def load_net(card: Card) -> "nn.Module":
     """Return the card's network in float32 and eval mode, its weights loaded strictly.
 
+    The weights of an untrained network are drawn from its card's seed.
+
     Raises:
         WeightsError: the weights are missing, damaged, or of another architecture.
     """
@@ -194,6 +262,13 @@ def load_net(card: Card) -> "nn.Module":
 
     from pose_ros.nets.registry import build_net
 
+    if card.untrained:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(card.seed)
+            net = build_net(card.architecture, **card.overrides)
+        if card.trunk_from:
+            _start_trunk(net, card)
+        return net.eval()
     arrays = decode_tensors(read_weights(card), weights_path(card))
     state = {name: torch.from_numpy(array.astype("float32")) for name, array in arrays.items()}
     net = build_net(card.architecture, **card.overrides)
@@ -205,3 +280,24 @@ def load_net(card: Card) -> "nn.Module":
             f"card {card.name}: weights do not fit {card.architecture}: {detail}"
         ) from error
     return net.eval()
+
+
+def _start_trunk(net: "nn.Module", card: Card) -> None:
+    """Give the network's backbone the weights of the MoveNet that `trunk_from` names."""
+    import torch
+
+    donor = find_card(card.trunk_from or "")
+    arrays = decode_tensors(read_weights(donor), weights_path(donor))
+    backbone = net.get_submodule("backbone")
+    state = {
+        name: torch.from_numpy(arrays[name].astype("float32"))
+        for name in backbone.state_dict()
+        if name in arrays
+    }
+    try:
+        backbone.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:300]
+        raise WeightsError(
+            f"card {card.name}: {donor.name} does not fit its trunk: {detail}"
+        ) from error

@@ -1,8 +1,10 @@
 """Sampling of feature maps at learned, fractional places, by bilinear interpolation.
 
-Everything is built from `grid_sample` on maps, so that it exports to ONNX (opset 16 and later) and
-needs no torchvision; where torchvision imports, `deform_conv2d` uses its fused kernel, outside of
-tracing. Places are counted in cells: 0 is the centre of the first cell, size - 1 that of the last.
+Everything exports to ONNX (opset 16 and later) and needs no torchvision. `sample_map` is
+`grid_sample`; `deform_conv2d` is torchvision's fused kernel where that imports, and `read_rows` in
+exports: ONNX Runtime's GridSample works out every place anew for every channel, which was two
+thirds of a network's time. Places are counted in cells: 0 is the centre of the first
+cell, size - 1 that of the last.
 
 Checked in `test/nets/test_deform.py` against 5-D `grid_sample`, a plain convolution, and
 torchvision's operator where it is installed.
@@ -56,6 +58,49 @@ def sample_volume(features: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     return torch.stack([w[:, None] * r for w, r in zip(weights, read, strict=True)]).sum(0)
 
 
+def read_rows(
+    features: torch.Tensor, places: torch.Tensor, factor: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Read maps (N, C, h, w) at places (N, S, 2), (x, y) in cells, zero outside; (N, S, C).
+
+    The numbers of `sample_map`, times a ``factor`` (N, S), by four lookups of all C channels.
+    """
+    channels, rows, columns = (int(side) for side in features.shape[1:])
+    ring = F.pad(wide(features), (1, 1, 1, 1))  # beyond it everything is zero, too
+    table = ring.flatten(2).transpose(1, 2).reshape(-1, channels)
+    across = columns + 2
+    x, y = (places[..., 0] + 1.0).clamp(0.0, columns + 1.0), places[..., 1] + 1.0
+    y = y.clamp(0.0, rows + 1.0)  # cells of the ring
+    left, top = x.floor().clamp_max(columns), y.floor().clamp_max(rows)
+    right, below = x - left, y - top
+    lower = below if factor is None else below * factor
+    upper = 1.0 - below if factor is None else factor - lower
+    # The number of a person, 0 ... N - 1: made of values, as exports take a shape for a constant.
+    person = ((top[:, :1] * 0.0 + 1.0).cumsum(0) - 1.0).long()
+    at = person * (across * (rows + 2)) + (top * across + left).long()
+    read: torch.Tensor | None = None
+    for step, weight in (
+        (0, upper - upper * right),
+        (1, upper * right),
+        (across, lower - lower * right),
+        (across + 1, lower * right),
+    ):
+        term = table[(at + step).flatten()] * weight.flatten()[:, None].to(table.dtype)
+        read = term if read is None else read + term
+    assert read is not None
+    return read.reshape(-1, places.shape[1], channels).to(features.dtype)
+
+
+def _read(
+    features: torch.Tensor, places: torch.Tensor, factor: torch.Tensor | None
+) -> torch.Tensor:
+    """As `read_rows`, which is fast in exports; `grid_sample` has the faster gradient."""
+    if torch.jit.is_tracing():
+        return read_rows(features, places, factor)
+    values = sample_map(features, places[:, :, None])[..., 0].transpose(1, 2)
+    return values if factor is None else values * factor[..., None].to(values.dtype)
+
+
 def deform_conv2d(
     features: torch.Tensor,
     offsets: torch.Tensor,
@@ -83,10 +128,10 @@ def deform_conv2d(
     steps = lattice(kernel, kernel, like=moves).flatten(0, 1) * dilation - padding  # (taps, 2)
     places = lattice(rows, columns, like=moves)[:, :, None] + steps + moves
     grouped = features.reshape(-1, channels // groups, rows, columns)  # (N*G, C/G, h, w)
-    values = sample_map(grouped, places.reshape(-1, rows * columns, taps, 2))
     if mask is not None:
-        factor = mask.reshape(-1, 1, taps, rows * columns).transpose(2, 3)
-        values = values * factor.to(values.dtype)
-    values = values.reshape(-1, channels, rows * columns, taps).permute(0, 2, 1, 3).flatten(2)
-    out = values @ weight.flatten(1).t()  # (N, h*w, D)
+        mask = wide(mask).reshape(-1, taps, rows * columns).transpose(1, 2).flatten(1)
+    values = _read(grouped, places.reshape(-1, rows * columns * taps, 2), mask)
+    values = values.reshape(-1, groups, rows * columns, taps, channels // groups)
+    values = values.permute(0, 2, 3, 1, 4).flatten(2)  # (N, h*w, taps * C)
+    out = values @ weight.permute(2, 3, 1, 0).flatten(0, 2)  # (N, h*w, D)
     return out.transpose(1, 2).unflatten(2, (rows, columns))

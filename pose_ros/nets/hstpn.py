@@ -11,6 +11,7 @@ refinement (APRS) is not a network and is not here. What the paper leaves open, 
     that weights the channels of that joint's output, both neutral at initialisation;
   * decoding, eq 12 to 15 and 19, is the pipeline's, as for every network.
 ``hstpn_r50`` is the paper's size, ``hstpn_robot`` has MoveNet Thunder's; neither looks ahead.
+``HstpnPrior`` (``prior=True``, the shipped weights) starts from MoveNet's own answer: see there.
 In a stream, `Hstpn.step` carries the memory from frame to frame, and `Hstpn.recrop` moves it along
 when a person's crop moves. Checked in `test/nets/test_hstpn.py`.
 """
@@ -27,8 +28,16 @@ from torch import nn
 
 from pose_ros.errors import ConfigError, ShapeError
 from pose_ros.nets.deform import lattice, sample_map
-from pose_ros.nets.movenet import MoveNetConfig
-from pose_ros.nets.movenet_trunk import MOVENET_WIDTHS, MoveNetTrunk
+from pose_ros.nets.movenet import MoveNet, MoveNetConfig
+from pose_ros.nets.movenet_trunk import (
+    FASTEST,
+    MOVENET_WIDTHS,
+    BeliefGate,
+    MoveNetTrunk,
+    evidence,
+    positions,
+    shift,
+)
 from pose_ros.nets.registry import register_net
 from pose_ros.nets.resnet import ResNet, ResNetConfig, crop_size
 from pose_ros.nets.video import PoseOut, VideoPoseNet, Window
@@ -59,6 +68,7 @@ class HstpnConfig:
     dropout: float = 0.1  # of the attention of the joint queries
     overlap_min: float = 0.5  # memory is dropped when the old crop covers less of the new one
     gap_max_s: float = 0.5  # or after a longer gap
+    prior: bool = False  # start from MoveNet's single-frame answer: `HstpnPrior`
 
     def __post_init__(self) -> None:
         """Refuse what is not built."""
@@ -378,6 +388,104 @@ class Hstpn(VideoPoseNet):
         return StreamState(hidden, torch.where(keep, state.seen, torch.zeros_like(state.seen)))
 
 
+class HstpnPrior(Hstpn):
+    """HSTPN whose answer to a single frame is that of its trunk, MoveNet with its own heads.
+
+    Differs from the paper, because weights that MoveNet's authors trained on all of COCO cannot be
+    matched by a new head and little data: g_k (eq 11, 18) is MoveNet's, and only time is learned.
+    The memory has three parts: the recurrent unit's (eq 16, at half the resolution), and the maps
+    answered for the last two frames. The last ones, moved on by the joints' speed, are mixed with
+    what the new frame says; `BeliefGate` decides by how much, cell by cell. A frame without a
+    memory is answered exactly as MoveNet answers it. Cells are MoveNet's: the card's
+    ``cell_shift_px`` is -0.5.
+    """
+
+    def __init__(self, config: HstpnConfig) -> None:
+        """Build the network with random weights."""
+        VideoPoseNet.__init__(self)
+        if config.backbone not in MOVENET_WIDTHS or config.temporal != "gru" or config.depth:
+            raise ConfigError(
+                "HSTPN with prior: expected a MoveNet backbone, temporal gru and no depth, got "
+                f"{config.backbone}, {config.temporal} and depth {config.depth}"
+            )
+        self.window, self.size_hw_px, self.joints = config.window, config.size_hw_px, config.joints
+        sizes = MoveNetConfig(MOVENET_WIDTHS[config.backbone], joints=config.joints)
+        self.backbone = MoveNet(sizes)
+        self.split = (sizes.fpn_channels[-1], config.joints, config.joints)
+        self.config = replace(config, channels=sum(self.split))
+        c = self.split[0]
+        self.gru = ConvGru(c)
+        self.recall = nn.Conv2d(c, c, 1, bias=False)  # W_o
+        nn.init.zeros_(self.recall.weight)
+        self.gate = BeliefGate(c, config.joints)
+        # How much of a speed goes on, as a logit: nearly all, for what is lost here is a lag.
+        self.pace = nn.Parameter(torch.full((config.joints,), 2.5))
+
+    def encode(self, frames: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Map (N, 3, H, W) to psi', evidence and raw maps: (N, C + 2 K, H / 4, W / 4)."""
+        feature = self.backbone.forward_features(frames)
+        now, raw = evidence(self.backbone.forward_head(feature))
+        return (torch.cat((normalise(feature), now, raw), 1),)
+
+    def fuse(
+        self,
+        features: tuple[torch.Tensor, ...],
+        dt_left: torch.Tensor,
+        dt_right: torch.Tensor,
+        labels: torch.Tensor | None = None,
+    ) -> PoseOut:
+        """Heatmaps (B, K, H / 4, W / 4) of the newest frame; any T, the distances are not used."""
+        if labels is not None:
+            raise ShapeError("HSTPN takes no labels: only propagation networks do")
+        (windows,) = features  # (B, T, C + 2 K, h, w)
+        state = self.start(windows.shape[0], windows)
+        maps = []
+        for t in range(windows.shape[1]):
+            out, state = self.step(windows[:, t], state)
+            maps.append(out.heatmaps)
+        return PoseOut(
+            maps[-1], {"window_heatmaps": torch.stack(maps, 1)} if self.training else {}
+        )
+
+    def step(self, feature: torch.Tensor, state: StreamState) -> tuple[PoseOut, StreamState]:
+        """Heatmaps of the newest frame, from `encode`'s feature, and the memory after it.
+
+        Raises:
+            ShapeError: the feature is not of the people and cells that the memory is of.
+
+        """
+        if feature.shape != state.hidden.shape:
+            raise ShapeError(
+                f"HSTPN: expected a feature of {tuple(state.hidden.shape)} like the memory, "
+                f"got {tuple(feature.shape)}"
+            )
+        psi, now, raw = feature.split(self.split, 1)
+        hidden, last, older = state.hidden.split(self.split, 1)
+        x = F.avg_pool2d(psi, 2)
+        memory = self.gru(x, F.avg_pool2d(hidden, 2))
+        maps = self.mix(x + self.recall(memory), (now, raw), (last, older), state.seen)
+        grown = F.interpolate(memory, scale_factor=2.0)
+        return PoseOut(maps, {}), StreamState(torch.cat((grown, maps, last), 1), state.seen + 1)
+
+    def mix(
+        self,
+        feature: torch.Tensor,
+        evidence: tuple[torch.Tensor, torch.Tensor],
+        past: tuple[torch.Tensor, torch.Tensor],
+        seen: torch.Tensor,
+    ) -> torch.Tensor:
+        """Answer (B, K, h, w) from the frame's two sets of maps and the last two answers."""
+        (now, raw), (last, older) = evidence, past
+        speed = positions(last) - positions(older)  # (B, K, 2), cells per frame
+        steady = (speed.square().sum(2, keepdim=True) < FASTEST**2) & (seen > 1)[:, None, None]
+        speed = torch.where(steady, speed, torch.zeros_like(speed))
+        expected = shift(last, speed * self.pace.sigmoid()[:, None])
+        how_fast = speed.square().sum(2).add(1e-6).sqrt()
+        share = self.gate(now, raw, expected, how_fast, feature)
+        known = (seen > 0).to(share)[:, None, None, None]
+        return now + known * share * (expected - now)
+
+
 def pick(state: StreamState, rows: torch.Tensor) -> StreamState:
     """Memory of other people: row ``rows[i]`` (B,) of the old ones, or nobody's for -1."""
     known = rows >= 0
@@ -430,7 +538,8 @@ def _build(defaults: HstpnConfig, overrides: dict[str, object]) -> Hstpn:
         raise ConfigError(f"HSTPN has no option {', '.join(sorted(unknown))}")
     config = replace(defaults, **overrides)  # type: ignore[arg-type]
     size = crop_size(config.size_hw_px)
-    return Hstpn(replace(config, blocks=tuple(config.blocks), size_hw_px=size))
+    kind = HstpnPrior if config.prior else Hstpn
+    return kind(replace(config, blocks=tuple(config.blocks), size_hw_px=size))
 
 
 @register_net("hstpn_r50")

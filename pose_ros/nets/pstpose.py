@@ -68,6 +68,7 @@ class PSTPoseConfig(TokenConfig):
     offset_range: tuple[float, float, float] = (1.0, 4.0, 4.0)  # frames, rows, columns
     integration: str = "token"  # "channel": one frame's worth of tokens from all channels
     literal: bool = False  # no residuals and no FFN around eq 2, 6 and 9
+    key_only: bool = False  # eq 9 only for the key frame's tokens: the same answer for less
 
     CHOICES: ClassVar[dict[str, tuple[object, ...]]] = {
         "dfe": ("diff", "mhsa", "none"),
@@ -147,9 +148,15 @@ class Residual(nn.Module):
             self.norm2 = nn.LayerNorm(dim, EPS)
             self.mlp = Mlp(dim, 4 * dim)
 
-    def forward(self, x: torch.Tensor, *sources: torch.Tensor) -> torch.Tensor:
-        """(B, L, D) -> (B, L, D)."""
-        mixed = self.mix(self.norm1(x), *sources)
+    def forward(
+        self, x: torch.Tensor, *sources: torch.Tensor, rows: slice | None = None
+    ) -> torch.Tensor:
+        """(B, L, D) -> (B, L, D), or only some rows of it, when `mix` can leave others out."""
+        if rows is None:
+            mixed = self.mix(self.norm1(x), *sources)
+        else:
+            mixed = self.mix(self.norm1(x), *sources, rows=rows)
+            x = x[:, rows]
         if self.literal:
             return mixed
         x = x + mixed
@@ -161,7 +168,7 @@ def rank(values: torch.Tensor) -> torch.Tensor:
     index = torch.arange(values.shape[1], device=values.device)
     mine, other = values[:, :, None], values[:, None, :]
     before = (other > mine) | ((other == mine) & (index[None, :] < index[:, None]))
-    return before.long().sum(2)
+    return before.float().sum(2).long()  # exact; ONNX Runtime adds integers slowly
 
 
 @torch.no_grad()
@@ -283,11 +290,12 @@ class DeformableFusion(nn.Module):
         sampled = sample_volume(self.to_volume(x), places.flatten(2, 3))
         return sampled.reshape(-1, x.shape[2], frames * rows * columns).transpose(1, 2)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, L, D) -> (B, L, D), x normalised; eq 9."""
+    def forward(self, x: torch.Tensor, rows: slice | None = None) -> torch.Tensor:
+        """(B, L, D) -> (B, L, D), or the given rows of it, x normalised; eq 9."""
         q = self.q(x)
         source = self.sample(x, q) if self.deform else x
         k, v = self.kv(source).chunk(2, -1)
+        q = q if rows is None else q[:, rows]
         return self.proj(attend(q, k, v, heads_of(x.shape[2])))
 
 
@@ -343,11 +351,14 @@ class PSTPose(TokenPoseNet):
         x = self.dfe(x)  # F1
         if self.fcg is not None:
             x, aux["clusters"] = self.fcg(x)  # F2
-        x = self.dsf(x)  # F3
         tokens = self.e_pos.shape[1]
         first = 0 if self.merged else self.config.key * tokens
-        key = self.norm(x[:, first : first + tokens])
-        return PoseOut(self.head(self.to_map(key)), aux)
+        key = slice(first, first + tokens)
+        if self.config.key_only and self.config.dsf != "none":
+            x = self.dsf(x, rows=key)  # F3 of the key frame
+        else:
+            x = self.dsf(x)[:, key]
+        return PoseOut(self.head(self.to_map(self.norm(x))), aux)
 
 
 @register_net("pstpose_vitl")
@@ -356,7 +367,9 @@ def pstpose_vitl(**overrides: object) -> nn.Module:
     return build(PSTPose, PSTPoseConfig(), overrides)
 
 
-ROBOT = PSTPoseConfig(backbone="vit_s", freeze=True, joints=17, model_dim=128, head_channels=128)
+ROBOT = PSTPoseConfig(
+    backbone="vit_s", freeze=True, joints=17, model_dim=128, head_channels=128, key_only=True
+)
 
 
 @register_net("pstpose_robot")

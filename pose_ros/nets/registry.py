@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 # Files of this folder that register networks.
 MODULES = (
     "movenet", "nanodet", "resnet", "hrnet", "vit", "hstpn", "pstpose", "vremd", "stdpose", "dsa",
+    "lifter",
 )  # fmt: skip
 
 _BUILDERS: dict[str, Callable[..., "nn.Module"]] = {}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pose_ros.errors import ConfigError, ShapeError, WeightsError
-from pose_ros.nets.checkpoint import Card, load_net, read_weights
+from pose_ros.nets.checkpoint import Card, load_net, read_weights, warn_if_untrained
 from pose_ros.nets.export import cached_onnx
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ GPU_NODES = (
 class Runner:
     """A network ready to run: `runner(pictures)` returns its outputs as float32 numpy arrays.
 
-    A pose network takes (P, T, h, w, 3) of the card's size and returns `PoseHeads`' arrays; a
+    A pose network takes (P, T, h, w, 3) of the card's size and returns `PoseHeads`' arrays, a
+    video network its heatmaps alone (and in a live stream it runs as `stream.StreamRunner`); a
     detector takes (B, h, w, 3), h and w multiples of 32, and returns boxes (B, n, 4) in input
     pixels and scores (B, n). No pictures in: empty arrays of the same trailing shapes out.
     """
@@ -106,12 +107,13 @@ def open_runner(
         ConfigError: the device is unknown or not there.
     """
     read_weights(card)  # a damaged file must fail here, also when a cached export would do
+    warn_if_untrained(card)
     device = resolve_device(device)
     threads = threads or len(os.sched_getaffinity(0))
     if device != "cpu":
         return _torch_runner(card, device, threads, half)
     try:
-        session = _session(cached_onnx(card), threads)
+        session = open_session(cached_onnx(card), threads)
     except (WeightsError, ConfigError):
         raise  # torch would not do better
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no base class of their own
@@ -149,7 +151,7 @@ def resolve_device(device: str) -> str:
     )
 
 
-def _session(path: Path, threads: int) -> "onnxruntime.InferenceSession":
+def open_session(path: Path, threads: int) -> "onnxruntime.InferenceSession":
     """Open an ONNX file in a session that leaves idle cores to the rest of the graph."""
     import onnxruntime
 

@@ -90,12 +90,20 @@ class VideoPoseNet(nn.Module, abc.ABC):
         return self.fuse(stacked, left, right, labels)
 
     def check(self, frames: torch.Tensor) -> None:
-        """Refuse a batch of windows that does not fit."""
+        """Refuse a batch of windows that does not fit or, outside of exports, is not finite."""
         wanted = (self.window.frames, 3, *self.size_hw_px)
         if frames.ndim != 5 or tuple(frames.shape[1:]) != wanted or not frames.is_floating_point():
             raise ShapeError(
                 f"{type(self).__name__}: expected windows (B, {', '.join(map(str, wanted))}) of "
                 f"normalised floating point, got {tuple(frames.shape)} of {frames.dtype}"
+            )
+        if frames.is_meta or torch.jit.is_tracing() or torch.compiler.is_compiling():
+            return  # there is nothing to look at
+        if not torch.isfinite(frames.sum(dtype=torch.float32)):  # one pass, no mask in memory
+            bad = int((~torch.isfinite(frames)).sum())
+            raise ShapeError(
+                f"{type(self).__name__}: expected finite frames, got {bad} of {frames.numel()} "
+                "values NaN or infinite"
             )
 
     @staticmethod
@@ -103,4 +111,6 @@ class VideoPoseNet(nn.Module, abc.ABC):
         """(B,) distances in frames, ``frames`` for everybody when none are given."""
         if given is not None:
             return given.to(like)
-        return like.new_full((len(like),), float(frames))
+        return like.new_full(
+            (like.shape[0],), float(frames)
+        )  # len() would be a constant in exports

@@ -15,13 +15,13 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from pose_ros.core.calibration_file import load_calibration
 from pose_ros.core.camera import PinholeCamera
 from pose_ros.core.node_config import CameraConfig
 from pose_ros.core.source import PictureSource, open_source
 from pose_ros.core.values import ByteArray
 from pose_ros.errors import CalibrationError, SourceError
 from pose_ros.nodes import conversions, parameters, process, ros_logging
-from pose_ros.nodes.calibration import load_calibration
 from pose_ros.nodes.inputs import sensor_qos
 
 AHEAD = 8  # pictures of a file decoded before they are due; of a camera the newest is kept

@@ -12,12 +12,18 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
 from pose_ros.core.camera import PinholeCamera
+from pose_ros.core.camera_info import camera_from_info as camera_from_info
 from pose_ros.core.decode import decode_compressed, decode_image
 from pose_ros.core.skeletons import Skeleton
 from pose_ros.core.values import ByteArray, Frame
-from pose_ros.errors import CalibrationError
 from pose_ros.messages import SECOND_NS, MessageTypes, PoseMessages
-from pose_ros.msg import HumanPose, HumanPoseArray, Keypoint
+from pose_ros.msg import (
+    HumanJointState,
+    HumanJointStateArray,
+    HumanPose,
+    HumanPoseArray,
+    Keypoint,
+)
 
 
 def ns_from_time(stamp: Time) -> int:
@@ -36,31 +42,6 @@ def shifted(header: Header, offset_s: float) -> Header:
         return header
     stamp_ns = max(0, ns_from_time(header.stamp) + round(offset_s * SECOND_NS))
     return Header(stamp=time_from_ns(stamp_ns), frame_id=header.frame_id)
-
-
-def camera_from_info(info: CameraInfo) -> PinholeCamera:
-    """Camera of the image that belongs to ``info``; binning and region of interest applied.
-
-    Raises:
-        CalibrationError: for a zero K, or a distortion model that is not a polynomial one.
-
-    """
-    if info.distortion_model not in ("", "plumb_bob", "rational_polynomial"):
-        raise CalibrationError(
-            "distortion_model: expected plumb_bob or rational_polynomial, got "
-            f"'{info.distortion_model}': publish a rectified image with its camera_info"
-        )
-    k = info.k
-    camera = PinholeCamera(
-        int(info.width), int(info.height), float(k[0]), float(k[4]), float(k[2]), float(k[5]),
-        tuple(float(d) for d in info.d) if any(info.d) else (),
-    )  # fmt: skip
-    roi = info.roi
-    if roi.width and roi.height:
-        camera = camera.cropped(roi.x_offset, roi.y_offset, roi.width, roi.height)
-    if info.binning_x > 1 or info.binning_y > 1:
-        camera = camera.binned(max(1, info.binning_x), max(1, info.binning_y))
-    return camera
 
 
 def info_from_camera(camera: PinholeCamera, header: Header) -> CameraInfo:
@@ -129,6 +110,8 @@ def pose_messages(skeleton: Skeleton, score_min: float) -> PoseMessages:
 _TYPES = MessageTypes(
     human_pose_array=HumanPoseArray,
     human_pose=HumanPose,
+    human_joint_state_array=HumanJointStateArray,
+    human_joint_state=HumanJointState,
     keypoint=Keypoint,
     point=Point,
     vector3=Vector3,
@@ -138,4 +121,7 @@ _TYPES = MessageTypes(
     region_of_interest=RegionOfInterest,
     time=Time,
     floats=partial(array, "f"),
+    doubles=partial(array, "d"),
+    octets=partial(array, "B"),
+    flags=list,
 )

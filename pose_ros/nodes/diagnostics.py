@@ -42,7 +42,7 @@ class Diagnostics:
             for stage, value in times_ms.items():
                 self._times_ms.setdefault(stage, deque(maxlen=WINDOW)).append(value)
 
-    def message(self, stamp: Time, elapsed_s: float, counts: dict[str, int]) -> DiagnosticArray:
+    def message(self, stamp: Time, elapsed_s: float, counts: dict[str, float]) -> DiagnosticArray:
         """Status of the ``elapsed_s`` since the last one; ``counts`` are totals."""
         with self._lock:
             rate = self._frames / max(elapsed_s, 1e-3)

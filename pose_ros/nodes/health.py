@@ -47,10 +47,10 @@ class Health:
         total = skipped + worked
         self._overloaded = total > 0 and skipped / total > self.overload_share
 
-    def of_image(self, calibrated: bool) -> int:
+    def of_image(self, calibrated: bool, with_depth: bool) -> int:
         """Health of a message that answers an image."""
         if self._overloaded:
             return HumanPoseArray.OVERLOADED
         if not calibrated:
             return HumanPoseArray.DEGRADED_NO_CALIBRATION
-        return HumanPoseArray.DEGRADED_NO_DEPTH
+        return HumanPoseArray.OK if with_depth else HumanPoseArray.DEGRADED_NO_DEPTH

@@ -1,7 +1,9 @@
 """Skeletons for RViz.
 
-No depth is known yet: what can be shown honestly is the ray of each joint. The skeleton is drawn
-where its rays cross a plane 1 m in front of the camera, in the namespace ``<body_id>/rays``.
+People of whom metres are known are drawn where they stand, in the namespace ``<body_id>``, each
+joint as the ellipsoid of its covariance. Of the others what can be shown honestly is the ray of
+each joint: their skeleton is drawn where its rays cross a plane 1 m in front of the camera, in
+the namespace ``<body_id>/rays``.
 """
 
 from __future__ import annotations
@@ -14,12 +16,16 @@ from visualization_msgs.msg import Marker, MarkerArray
 from pose_ros.core.camera import PinholeCamera
 from pose_ros.core.draw import person_rgb
 from pose_ros.core.skeletons import Skeleton
-from pose_ros.core.values import PoseResult, TrackState
-from pose_ros.messages import body_id
+from pose_ros.core.values import Body, PoseResult, TrackState
+from pose_ros.messages import body_id, quaternions
 
 LIFETIME_NS = 300_000_000
-LINE_WIDTH_M = 0.006
-TEXT_HEIGHT_M = 0.04
+LINE_WIDTH_M, RAY_WIDTH_M = 0.03, 0.006
+TEXT_HEIGHT_M, RAY_TEXT_M = 0.12, 0.04
+#: Ellipsoids reach this many standard deviations: 95 % in three dimensions.
+SPREADS = 2.795
+ELLIPSOID_MAX_M = 1.0
+BONES, LABEL, JOINTS = 0, 1, 2  # marker ids; joints count on from the last
 
 
 class MarkerBuilder:
@@ -33,38 +39,81 @@ class MarkerBuilder:
     def build(
         self, result: PoseResult, camera: PinholeCamera | None, header: Header
     ) -> MarkerArray:
-        """Bones and label per person; DELETE for LOST ones; nothing without a calibration."""
+        """Bones, label and ellipsoids per person; DELETE for LOST ones."""
         markers: list[Marker] = []
         for row, number in enumerate(result.tracks.ids.tolist()):
-            name = f"{body_id(number)}/rays"
+            name = body_id(number)
             if result.tracks.state[row] == TrackState.LOST:
-                markers += [_marker(header, name, index, Marker.DELETE) for index in (0, 1)]
+                markers += self._deleted(header, name)
+            elif result.body is not None and np.isfinite(result.body.poses.xyz_m[row]).any():
+                markers += self._solid(result.body, row, number, header)
             elif camera is not None:
-                markers += self._person(result, row, camera, _marker(header, name, 0, Marker.ADD))
+                markers += self._rays(result, row, camera, header)
         return MarkerArray(markers=markers)
 
-    def _person(
-        self, result: PoseResult, row: int, camera: PinholeCamera, bones: Marker
+    def _deleted(self, header: Header, name: str) -> list[Marker]:
+        joints = int(self._edges.max()) + 1
+        gone = [_marker(header, name, i, Marker.DELETE) for i in range(JOINTS + joints)]
+        return gone + [_marker(header, f"{name}/rays", i, Marker.DELETE) for i in (BONES, LABEL)]
+
+    def _solid(self, body: Body, row: int, number: int, header: Header) -> list[Marker]:
+        """Draw bones where they are, and how sure every joint is."""
+        xyz_m = body.poses.xyz_m[row]
+        known = np.isfinite(xyz_m).all(axis=1)
+        name, colour = body_id(number), _colour(number)
+        markers = self._bones(_marker(header, name, BONES, Marker.ADD), xyz_m, known)
+        markers[0].scale.x, markers[1].scale.z = LINE_WIDTH_M, TEXT_HEIGHT_M
+        covariance = body.poses.covariance_m2[row]
+        sure = known & np.isfinite(covariance).all(axis=(1, 2))
+        spread, axes = np.linalg.eigh(np.where(sure[:, None, None], covariance, np.eye(3)))
+        axes[np.linalg.det(axes) < 0, :, 0] *= -1.0
+        turn = quaternions(axes).tolist()
+        sizes = np.minimum(2 * SPREADS * np.sqrt(np.maximum(spread, 1e-8)), ELLIPSOID_MAX_M)
+        for joint in np.flatnonzero(sure).tolist():
+            ball = _marker(header, name, JOINTS + joint, Marker.ADD)
+            ball.type = Marker.SPHERE
+            ball.pose.position = _point(xyz_m[joint].tolist())
+            facing = ball.pose.orientation
+            facing.x, facing.y, facing.z, facing.w = turn[joint]
+            ball.scale.x, ball.scale.y, ball.scale.z = sizes[joint].tolist()
+            ball.color = ColorRGBA(r=colour.r, g=colour.g, b=colour.b, a=0.35)
+            markers.append(ball)
+        for marker in markers[:2]:
+            marker.color = colour
+        return markers
+
+    def _rays(
+        self, result: PoseResult, row: int, camera: PinholeCamera, header: Header
     ) -> list[Marker]:
-        score = result.poses.score[row]
-        xyz_m = camera.rays(result.poses.xy_px[row])
+        poses = result.shown
+        score, number = poses.score[row], int(result.tracks.ids[row])
+        xyz_m = camera.rays(poses.xy_px[row])
         known = np.isfinite(xyz_m).all(axis=1) & (score > 0.0) & (score >= self.score_min)
         if not known.any():
             return []
-        red, green, blue = (value / 255.0 for value in person_rgb(int(result.tracks.ids[row])))
+        bones = _marker(header, f"{body_id(number)}/rays", BONES, Marker.ADD)
+        markers = self._bones(bones, xyz_m, known)
+        markers[0].scale.x, markers[1].scale.z = RAY_WIDTH_M, RAY_TEXT_M
+        for marker in markers:
+            marker.color = _colour(number)
+        return markers
+
+    def _bones(self, bones: Marker, xyz_m: np.ndarray, known: np.ndarray) -> list[Marker]:
+        """Lines between the known joints, and the person's name above them."""
         bones.type = Marker.LINE_LIST
-        bones.scale.x = LINE_WIDTH_M
-        bones.color = ColorRGBA(r=red, g=green, b=blue, a=1.0)
         pairs = self._edges[known[self._edges].all(axis=1)]
         bones.points = [_point(p) for p in xyz_m[pairs.reshape(-1)].tolist()]
-        label = _marker(bones.header, bones.ns, 1, Marker.ADD)
+        label = _marker(bones.header, bones.ns, LABEL, Marker.ADD)
         label.type = Marker.TEXT_VIEW_FACING
         label.text = bones.ns.partition("/")[0]
-        label.color = bones.color
-        label.scale.z = TEXT_HEIGHT_M
-        top = xyz_m[known][np.argmin(xyz_m[known][:, 1])].tolist()
-        label.pose.position = _point([top[0], top[1] - 2 * TEXT_HEIGHT_M, top[2]])
+        x, y, z = xyz_m[known][np.argmin(xyz_m[known][:, 1])].tolist()
+        label.pose.position = _point([x, y - 0.08 * z, z])
         return [bones, label]
+
+
+def _colour(number: int) -> ColorRGBA:
+    red, green, blue = (value / 255.0 for value in person_rgb(number))
+    return ColorRGBA(r=red, g=green, b=blue, a=1.0)
 
 
 def _point(xyz_m: list[float]) -> Point:

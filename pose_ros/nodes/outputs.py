@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import time
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import Point, Pose, PoseArray
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -15,13 +17,17 @@ from visualization_msgs.msg import MarkerArray
 from pose_ros import graph
 from pose_ros.core.camera import PinholeCamera
 from pose_ros.core.node_config import NodeConfig
+from pose_ros.core.predict import predicted
 from pose_ros.core.skeletons import Skeleton
-from pose_ros.core.values import PoseResult
-from pose_ros.msg import HumanPoseArray
-from pose_ros.nodes.conversions import ns_from_time, pose_messages
+from pose_ros.core.steadiness import Jitter
+from pose_ros.core.values import PoseResult, TrackState
+from pose_ros.msg import HumanJointStateArray, HumanPoseArray
+from pose_ros.nodes.bodies import Bodies
+from pose_ros.nodes.conversions import ns_from_time, pose_messages, time_from_ns
 from pose_ros.nodes.diagnostics import Diagnostics
 from pose_ros.nodes.markers import MarkerBuilder
 
+MARKERS_NS = 60_000_000  # at most about 15 sets of markers per second
 LAST_WORDS_S = 0.5  # a reader that does not answer must not keep the node from ending
 
 
@@ -43,37 +49,56 @@ class Outputs:
         self._settings = settings
         self._score_min = score_min
         self._reported_s = time.monotonic()
+        self._drawn_ns = 0
+        self._jitter = Jitter()
 
     @property
     def health(self) -> int:
         """Health as last published."""
         return self._diagnostics.health
 
-    def open(self, skeleton: Skeleton, facts: dict[str, str]) -> None:
-        """Advertise the topics; ``facts`` about the network go to the diagnostics."""
-        node = self._node
+    def open(self, skeleton: Skeleton, facts: dict[str, str], convention: str) -> None:
+        """Advertise the topics; ``facts`` about the network go to the diagnostics.
+
+        ``convention`` is that of the joint angles, "none" without them.
+        """
+        node, settings = self._node, self._settings
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        steady = pose_qos(settings.output_deadline_s)
         self._messages = pose_messages(skeleton, self._score_min)
+        self._ahead = pose_messages(skeleton, self._score_min)
         self._builder = MarkerBuilder(skeleton, self._score_min)
         self._diagnostics = Diagnostics(node.resolve_topic_name("image"), facts)
-        self._poses = node.create_lifecycle_publisher(
-            HumanPoseArray, graph.POSES, pose_qos(self._settings.output_deadline_s)
+        create = node.create_lifecycle_publisher
+        self._poses = create(HumanPoseArray, graph.POSES, steady)
+        self._markers = create(MarkerArray, graph.MARKERS, QoSProfile(depth=1))
+        self._convention, told = convention, convention != "none"
+        self._angles = create(HumanJointStateArray, graph.ANGLES, steady) if told else None
+        self._array = (
+            create(PoseArray, graph.POSE_ARRAY, 1) if settings.compat.pose_array else None
         )
-        self._markers = node.create_lifecycle_publisher(
-            MarkerArray, graph.MARKERS, QoSProfile(depth=1)
-        )
+        wanted = settings.predict.rate_hz > 0.0
+        self._predicted = create(HumanPoseArray, graph.PREDICTED, 1) if wanted else None
         self._layout = node.create_publisher(String, "~/layout", latched)
         self._status = node.create_publisher(DiagnosticArray, "/diagnostics", 1)
+        self._bodies = Bodies(node, skeleton) if settings.hri.enable else None
         self._layout.publish(String(data=_layout(skeleton, facts)))
 
     def close(self) -> None:
         """Take the topics back."""
-        for publisher in (self._poses, self._markers, self._layout, self._status):
-            self._node.destroy_publisher(publisher)
+        for publisher in (
+            self._poses, self._markers, self._angles, self._array, self._predicted, self._layout,
+            self._status,
+        ):  # fmt: skip
+            if publisher is not None:
+                self._node.destroy_publisher(publisher)
+        if self._bodies is not None:
+            self._bodies.close()
 
     def set_score_min(self, score_min: float) -> None:
         """Change the score below which joints are MISSING."""
-        self._messages.score_min = self._builder.score_min = score_min
+        for user in (self._messages, self._ahead, self._builder):
+            user.score_min = score_min
 
     def publish(
         self,
@@ -83,32 +108,79 @@ class Outputs:
         health: int,
         camera: PinholeCamera | None = None,
     ) -> None:
-        """Send everybody, the markers if somebody looks, and note the times."""
+        """Send everybody, what follows from it to those who read it, and note the times."""
         start = time.monotonic()
         message = self._messages.array(result, header)
         message.sequence = sequence
         message.health = health
         message.publish_stamp = self._node.get_clock().now().to_msg()
         self._poses.publish(message)
-        if self._markers.get_subscription_count() and len(result.tracks):
+        if self._angles is not None:
+            told = self._messages.joint_angles(result, header, self._convention)
+            told.health = health
+            self._angles.publish(told)
+        if self._markers.get_subscription_count() and self._to_draw(result):
             self._markers.publish(self._builder.build(result, camera, header))
+        if self._bodies is not None:
+            self._bodies.publish(result, header)
         self._diagnostics.health = health
         if health == HumanPoseArray.STALE_INPUT:
             return
+        if self._array is not None:
+            self._array.publish(_pose_array(result, header))
+        self._jitter.add(result)
         ms = {**result.stage_ms, "publish": (time.monotonic() - start) * 1e3}
         age_ns = ns_from_time(message.publish_stamp) - ns_from_time(header.stamp)
         self._diagnostics.frame({**ms, "stamp_to_publish": age_ns * 1e-6})
+
+    def _to_draw(self, result: PoseResult) -> bool:
+        """Whether markers are due: people look at them, so not every image needs its own."""
+        gap_ns = result.stamp_ns - self._drawn_ns
+        ended = bool((result.tracks.state == TrackState.LOST).any())
+        if len(result.tracks) == 0 or (0 <= gap_ns < MARKERS_NS and not ended):
+            return False
+        self._drawn_ns = result.stamp_ns
+        return True
+
+    def publish_predicted(
+        self, result: PoseResult, sequence: int, stamp_ns: int, longest_s: float
+    ) -> None:
+        """Send where everybody will be at ``stamp_ns``, if somebody reads it."""
+        if self._predicted is None or not self._predicted.get_subscription_count():
+            return
+        header = Header(stamp=time_from_ns(stamp_ns), frame_id=result.frame_id)
+        message = self._ahead.array(predicted(result, stamp_ns, longest_s), header)
+        message.sequence, message.health = sequence, self.health
+        message.publish_stamp = self._node.get_clock().now().to_msg()
+        self._predicted.publish(message)
 
     def wait_until_read(self) -> None:
         """Wait until every reader has what was sent, or for ``LAST_WORDS_S``."""
         self._poses.wait_for_all_acked(Duration(nanoseconds=int(LAST_WORDS_S * 1e9)))
 
-    def report(self, counts: dict[str, int]) -> None:
+    def report(self, counts: dict[str, float]) -> None:
         """Send the diagnostics of the time since the last report."""
         now = time.monotonic()
+        jitter = self._jitter.mean_px
+        if jitter is not None:
+            before, after = (round(mean, 3) for mean in jitter)
+            counts = counts | {"jitter_before_px": before, "jitter_after_px": after}
         stamp = self._node.get_clock().now().to_msg()
         self._status.publish(self._diagnostics.message(stamp, now - self._reported_s, counts))
         self._reported_s = now
+
+
+def _pose_array(result: PoseResult, header: Header) -> PoseArray:
+    """Every joint of everybody that has a position; orientations are not known: identity."""
+    message = PoseArray(header=header)
+    if result.body is None:
+        return message
+    points = result.body.poses.xyz_m.reshape(-1, 3)
+    for x, y, z in points[np.isfinite(points).all(axis=1)].tolist():
+        pose = Pose(position=Point(x=x, y=y, z=z))
+        pose.orientation.w = 1.0
+        message.poses.append(pose)
+    return message
 
 
 def _layout(skeleton: Skeleton, facts: dict[str, str]) -> str:

@@ -35,7 +35,7 @@ def drawn(image: Image | CompressedImage, poses: HumanPoseArray) -> ByteArray:
     people = people_record(poses)
     draw_skeletons(
         rgb, people.ids, people.state, people.xy_px, people.score,
-        get_skeleton(poses.layout), people.xyxy_px,
+        get_skeleton(poses.layout), people.xyxy_px, people.status,
     )  # fmt: skip
     return rgb
 

@@ -16,6 +16,7 @@ from pose_ros.errors import ConfigError
 from pose_ros.messages import MessageTypes
 
 POSES_TYPE = "pose_ros/msg/HumanPoseArray"
+ANGLES_TYPE = "pose_ros/msg/HumanJointStateArray"
 _BASE, _NAME, _ARRAY = 1, 2, 3  # rosbags' Nodetype; 4 is a sequence
 
 
@@ -44,7 +45,7 @@ def pose_typestore() -> Typestore:
     return store
 
 
-def new_message(store: Typestore, name: str, **fields: Any) -> Any:
+def new_message(store: Typestore, name: str, /, **fields: Any) -> Any:
     """Message of type ``name``; fields not given are zero, empty or zero messages."""
     values = {key: _zero(store, kind) for key, kind in store.fielddefs[name][1]}
     return store.types[name](**(values | fields))
@@ -72,6 +73,8 @@ def message_types(store: Typestore) -> MessageTypes:
     return MessageTypes(
         human_pose_array=of(POSES_TYPE),
         human_pose=of("pose_ros/msg/HumanPose"),
+        human_joint_state_array=of(ANGLES_TYPE),
+        human_joint_state=of("pose_ros/msg/HumanJointState"),
         keypoint=of("pose_ros/msg/Keypoint"),
         point=of("geometry_msgs/msg/Point"),
         vector3=of("geometry_msgs/msg/Vector3"),
@@ -81,4 +84,7 @@ def message_types(store: Typestore) -> MessageTypes:
         region_of_interest=of("sensor_msgs/msg/RegionOfInterest"),
         time=of("builtin_interfaces/msg/Time"),
         floats=partial(np.asarray, dtype=np.float32),
+        doubles=partial(np.asarray, dtype=np.float64),
+        octets=partial(np.asarray, dtype=np.uint8),
+        flags=partial(np.asarray, dtype=np.bool_),
     )

@@ -1,7 +1,7 @@
 """The whole graph on a video, camera or robot: a camera node, pose_node and a recorder, over DDS.
 
-Writes DIR/poses (rosbag2), DIR/overlay.mp4 and DIR/summary.json; the last line on stdout is the
-summary.
+Writes DIR/poses (rosbag2), DIR/overlay.mp4, DIR/summary.json and, where joint angles are known,
+DIR/angles.png; the last line on stdout is the summary.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pose_ros import graph
 from pose_ros.core.config import PipelineConfig, parameters
-from pose_ros.errors import PoseRosError, SourceError
+from pose_ros.errors import ConfigError, PoseRosError, SourceError
 from pose_ros.tools import cli, demo_report
 from pose_ros.tools.processes import Graph
-from pose_ros.tools.sample import sample_video
+from pose_ros.tools.sample import FOV_DEG, sample_video
 
 try:
     import domain_coordinator
@@ -33,8 +33,9 @@ except ImportError:
 
 START_S = 120.0  # first start on a slow machine, export of the networks included
 QUIET_S = 5.0
+REPORT_S = 2.5  # the pose node says once per second what it has counted
 TOPIC_S = 10.0
-OURS = ("poses", "overlay.mp4", "summary.json", "log", "stamps.csv")
+OURS = ("poses", "overlay.mp4", "summary.json", "angles.png", "log", "stamps.csv")
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,9 @@ class Request:
     out: Path
     seconds: float
     rate_hz: float
-    fov_deg: float
+    fov_deg: float  # horizontal; 0: unknown
     pose: dict[str, Any]
+    fov_assumed: bool = False  # nobody said it
 
     @property
     def is_topic(self) -> bool:
@@ -84,7 +86,9 @@ def parse(argv: list[str] | None) -> Request:
     )  # fmt: skip
     add(
         "--camera-fov", type=float, default=0.0, metavar="DEG",
-        help="horizontal field of view in degrees, for the markers (default: unknown)",
+        help="horizontal field of view in degrees, for 3-D and joint angles (default: "
+        f"{FOV_DEG:g}, an assumption, for the sample video; unknown for others; not for topics, "
+        "whose camera_info tells)",
     )  # fmt: skip
     args = parser.parse_args(argv)
     defaults = {name: value for name, _, value in parameters(PipelineConfig())}
@@ -96,8 +100,13 @@ def parse(argv: list[str] | None) -> Request:
         source, args.out.absolute(), args.seconds, args.rate, args.camera_fov,
         {name: value for name, value in chosen.items() if value != defaults[name]},
     )  # fmt: skip
+    if request.is_topic and request.fov_deg:
+        raise ConfigError(
+            f"--camera-fov: expected a video or a camera, got the topic {request.source}: its "
+            "calibration is taken from the camera_info beside it"
+        )
     if request.is_live and not request.seconds:
-        request = Request(**{**vars(request), "seconds": TOPIC_S})
+        request = replace(request, seconds=TOPIC_S)
     return request
 
 
@@ -106,14 +115,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         request = parse(argv)
         if not request.source:
-            request = Request(**{**vars(request), "source": str(sample_video())})
+            request = _of_sample(request)
         _clear(request.out)
         with _domain(request):
-            layout, interrupted = run(request)
+            told, interrupted = run(request)
         if interrupted and not demo_report.complete(request):
             sys.stderr.write("stopped before the first picture was answered\n")
             return 130
-        summary = demo_report.write(request, layout)
+        summary = demo_report.write(request, told)
     except PoseRosError as error:
         sys.stderr.write(f"demo: {error}\n")
         return 1
@@ -123,7 +132,18 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if summary["frames_out"] else 1
 
 
-def run(request: Request) -> tuple[dict[str, Any], bool]:
+def _of_sample(request: Request) -> Request:
+    """The request on the sample video, whose lens nobody knows."""
+    assumed = not request.fov_deg
+    return replace(
+        request,
+        source=str(sample_video()),
+        fov_deg=request.fov_deg or FOV_DEG,
+        fov_assumed=assumed,
+    )
+
+
+def run(request: Request) -> tuple[demo_report.Told, bool]:
     """Run the graph until the source ends; what the pose node says of itself, and if stopped."""
     interrupted = False
     image = request.source if request.is_topic else graph.IMAGE
@@ -138,7 +158,8 @@ def run(request: Request) -> tuple[dict[str, Any], bool]:
             _watch(nodes, request)
         except KeyboardInterrupt:
             interrupted = True
-    return recorder.events.get("layout", {}), interrupted
+    events = recorder.events
+    return demo_report.Told(events.get("layout", {}), events.get("report", {})), interrupted
 
 
 def _camera(request: Request) -> graph.NodeSpec:
@@ -171,6 +192,10 @@ def _watch(nodes: Graph, request: Request) -> None:
         nodes.wait(lambda: camera.process.poll() is not None, float("inf"), may_end="camera")
         # STALE_INPUT after frames: everything that was accepted has been answered.
         nodes.wait(lambda: events["stale"]["sequence"] > 0, QUIET_S, may_end="camera")
+    known = events.get("report", {}).get("number", 0)
+    nodes.wait(
+        lambda: events.get("report", {}).get("number", 0) > known, REPORT_S, may_end="camera"
+    )
 
 
 def _clear(out: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a recorded run says: the summary, and the skeletons drawn on the pictures."""
+"""What a recorded run says: the summary, the joint angles, the skeletons on the pictures."""
 
 from __future__ import annotations
 
@@ -17,14 +17,33 @@ from tqdm import tqdm
 from pose_ros import graph
 from pose_ros.core.decode import decode_image
 from pose_ros.core.draw import draw_skeletons
-from pose_ros.core.records import STALE_INPUT, PeopleRecord, people_record
+from pose_ros.core.records import (
+    STALE_INPUT,
+    AnglesRecord,
+    PeopleRecord,
+    angles_record,
+    people_record,
+)
 from pose_ros.core.skeletons import get_skeleton
 from pose_ros.core.source import open_source
+from pose_ros.core.steadiness import bone_cv
 from pose_ros.core.values import ByteArray, TrackState
 from pose_ros.errors import SourceError
+from pose_ros.tools import angle_plot, gait
 
 if TYPE_CHECKING:
     from pose_ros.tools.demo import Request
+
+
+NO_CALIBRATION = 2  # HumanPoseArray.msg
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the pose node said of itself while it ran."""
+
+    layout: dict[str, Any]
+    report: dict[str, str]  # its last diagnostics
 
 
 @dataclass(frozen=True)
@@ -32,6 +51,7 @@ class Recorded:
     """The answers of a run by stamp, and how late each was received."""
 
     people: dict[int, PeopleRecord]
+    angles: dict[int, AnglesRecord]
     latency_ms: dict[int, float]
     received_ns: list[int]
     layout: str
@@ -43,12 +63,16 @@ def complete(request: Request) -> bool:
     return sent and (request.out / "poses" / "metadata.yaml").is_file()
 
 
-def write(request: Request, layout: dict[str, Any]) -> dict[str, Any]:
-    """Write summary.json and overlay.mp4 beside the recorded poses; returns the summary."""
+def write(request: Request, told: Told) -> dict[str, Any]:
+    """Write summary.json, angles.png and overlay.mp4 beside the recorded poses.
+
+    Returns the summary.
+    """
     bag = request.out / "poses"
     recorded = _read(bag)
     stamps_ns = _stamps(request, bag)
-    summary = _summary(recorded, stamps_ns, request.out, layout)
+    summary = _summary(recorded, stamps_ns, request.out, told.layout)
+    summary |= _steadiness(recorded, told.report) | _body(request, recorded)
     (request.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     if recorded.people:
         _overlay(request, recorded, stamps_ns)
@@ -56,19 +80,25 @@ def write(request: Request, layout: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(bag: Path) -> Recorded:
-    people, latency_ms, received_ns, layout = {}, {}, [], "coco17"
+    people, angles, latency_ms, received_ns, layout = {}, {}, {}, [], "coco17"
     with AnyReader([bag]) as reader:
-        wanted = [c for c in reader.connections if c.topic == graph.POSES]
+        wanted = [c for c in reader.connections if c.topic in (graph.POSES, graph.ANGLES)]
         for connection, now_ns, data in reader.messages(connections=wanted):
             message: Any = reader.deserialize(data, connection.msgtype)
+            if message.health == STALE_INPUT:
+                continue
+            if connection.topic == graph.ANGLES:
+                told = angles_record(message)
+                angles[told.stamp_ns] = told
+                continue
             record = people_record(message)
-            if record.health == STALE_INPUT or record.stamp_ns in people:
+            if record.stamp_ns in people:
                 continue
             people[record.stamp_ns] = record
             latency_ms[record.stamp_ns] = (now_ns - record.stamp_ns) * 1e-6
             received_ns.append(now_ns)
             layout = message.layout
-    return Recorded(people, latency_ms, received_ns, layout)
+    return Recorded(people, angles, latency_ms, received_ns, layout)
 
 
 def _stamps(request: Request, bag: Path) -> list[int]:
@@ -110,6 +140,66 @@ def _summary(
     }
 
 
+def _steadiness(recorded: Recorded, report: dict[str, str]) -> dict[str, Any]:
+    """Jitter as the pose node counted it, and the spread of the recorded bones."""
+    jitter = {
+        when: float(report[name]) if name in report else None
+        for when, name in (("before", "jitter_before_px"), ("after", "jitter_after_px"))
+    }
+    stages = {
+        name.removesuffix("_ms_p50"): float(value)
+        for name, value in report.items()
+        if name.endswith("_ms_p50") and name != "stamp_to_publish_ms_p50"
+    }
+    people = [record for record in recorded.people.values() if len(record.ids)]
+    spread = None
+    if people:
+        ids = np.concatenate([record.ids for record in people])
+        xyz_m = np.concatenate([record.xyz_m for record in people])
+        spread = bone_cv(ids, xyz_m, get_skeleton(recorded.layout))
+    return {
+        "jitter_px": jitter,
+        "bone_cv": None if spread is None else round(spread, 4),
+        "stage_ms": stages,
+    }
+
+
+def _body(request: Request, recorded: Recorded) -> dict[str, Any]:
+    """Write angles.png; what the joint angles are of whom, or why there are none."""
+    told = [
+        gait.Moment(
+            stamp_ns, recorded.people[stamp_ns].ids, recorded.people[stamp_ns].xyz_m, a.angles
+        )
+        for stamp_ns, a in sorted(recorded.angles.items())
+        if stamp_ns in recorded.people
+    ]
+    walk = gait.walker(told, get_skeleton(recorded.layout))
+    angles = None
+    if walk is not None:
+        angle_plot.write(request.out / "angles.png", walk)
+        angles = gait.summary(walk)
+    return {
+        "camera_fov_deg": request.fov_deg or None,
+        "camera_fov_assumed": request.fov_assumed,
+        "angles": angles,
+        "why_no_angles": None if angles else _why_no_angles(recorded),
+    }
+
+
+def _why_no_angles(recorded: Recorded) -> str:
+    health = {record.health for record in recorded.people.values()}
+    if not any(len(record.ids) for record in recorded.people.values()):
+        return "nobody was seen"
+    if NO_CALIBRATION in health:
+        return (
+            "nothing is known of the lens, so nobody is lifted to 3-D: give --camera-fov DEG, or "
+            "publish camera_info beside the image topic"
+        )
+    if not recorded.angles:
+        return "3-D or joint angles are switched off (lift.source, joints.convention)"
+    return "nobody's knees were seen"
+
+
 def _overlay(request: Request, recorded: Recorded, stamps_ns: list[int]) -> None:
     """Draw every picture that was sent; one without an answer stays as it is."""
     if request.source.startswith("/dev/"):
@@ -126,8 +216,9 @@ def _overlay(request: Request, recorded: Recorded, stamps_ns: list[int]) -> None
         record = recorded.people.get(stamp_ns)
         if record is not None:
             draw_skeletons(
-                rgb, record.ids, record.state, record.xy_px, record.score, skeleton, record.xyxy_px
-            )
+                rgb, record.ids, record.state, record.xy_px, record.score, skeleton,
+                record.xyxy_px, record.status,
+            )  # fmt: skip
         if movie is None:
             movie = _movie(request.out / "overlay.mp4", rate_hz, rgb)
         movie.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))

@@ -1,8 +1,8 @@
 """Accuracy on labelled pictures: the pipeline against COCO-style keypoint annotations.
 
-Every picture is taken as the first frame of a video. RESULTS.json is a COCO keypoint results file.
-AP and AR are COCO's, by pycocotools; pck10 is the share of labelled joints that lie within 10 % of
-the person's longer box side from the matched prediction.
+Every picture is taken as a video of one frame: a video network sees it repeated. RESULTS.json is a
+COCO keypoint results file. AP and AR are COCO's, by pycocotools; pck10 is the share of labelled
+joints that lie within 10 % of the person's longer box side from the matched prediction.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def main(argv: list[str]) -> dict[str, Any]:
         "people": sum(len(people) for people in data["people"].values()),
         "boxes": args.boxes,
         "net": pipeline.net.name,
+        "trained": pipeline.net.trained,
         "ms_per_image": round(float(np.mean(spent_ms)), 2),
     }
 
@@ -114,7 +115,7 @@ def label_boxes(people: list[dict[str, Any]]) -> Boxes:
 def look(pipeline: PosePipeline, rgb: ByteArray) -> PoseResult:
     """Answer to a single picture, without any past."""
     pipeline.reset()
-    return pipeline.step(Frame(rgb, 0))
+    return [*pipeline.push(Frame(rgb, 0)), *pipeline.finish()][0]
 
 
 def to_coco(answer: PoseResult, image_id: int) -> list[dict[str, Any]]:

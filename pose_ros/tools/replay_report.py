@@ -13,11 +13,11 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from pose_ros.core.skeletons import Skeleton
+from pose_ros.core.steadiness import Jitter, bone_cv
 from pose_ros.core.values import FloatArray, PoseResult, TrackState
 from pose_ros.errors import SourceError
+from pose_ros.tools import angle_plot, gait
 
-#: Joints count for the jitter from this score on.
-SCORE_MIN = 0.3
 #: A skeleton belongs to a true one when its joints are this close on average, in true heights.
 MATCH_HEIGHTS = 0.25
 
@@ -49,15 +49,22 @@ def read_truth(path: Path) -> Truth:
 def make(
     results: list[PoseResult], ms: list[float], skeleton: Skeleton, truth: Truth | None
 ) -> dict[str, Any]:
-    """Report of a run; what needs a truth or 3-D that is not there is null."""
+    """Report of a run; what needs a truth or 3-D that is not there is null.
+
+    ``jitter_px`` is that of the published joints, ``jitter_raw_px`` of the same joints before
+    refinement.
+    """
+    raw_px, px = jitter_px(results) or (None, None)
     tracked = [r.tracks.ids[r.tracks.state == TrackState.TRACKED].tolist() for r in results]
     report: dict[str, Any] = {
         "frames": len(results),
         "people_max": max(map(len, tracked), default=0),
         "ids": sorted({i for ids in tracked for i in ids}),
         "id_switches": None,
-        "jitter_px": jitter_px(results, len(skeleton)),
-        "bone_cv": None,  # of 3-D bones
+        "jitter_px": px,
+        "jitter_raw_px": raw_px,
+        "bone_cv": _bone_cv(results, skeleton),
+        "angles": _angles(results, skeleton),
         "latency_ms": _percentiles(ms),
         "accuracy": None,
     }
@@ -66,17 +73,28 @@ def make(
     return report
 
 
-def jitter_px(results: list[PoseResult], joints: int) -> float | None:
-    """Mean length of the second difference of a joint over three frames in a row, in pixels."""
-    lengths = []
-    for a, b, c in zip(results[:-2], results[1:-1], results[2:], strict=True):
-        rows = [_sure_joints(r, joints) for r in (a, b, c)]
-        for key in rows[0].keys() & rows[1].keys() & rows[2].keys():
-            second = rows[0][key] - 2 * rows[1][key] + rows[2][key]
-            lengths.append(np.linalg.norm(second, axis=1))
-    known = np.concatenate(lengths) if lengths else np.zeros(0)
-    known = known[np.isfinite(known)]
-    return round(float(known.mean()), 3) if len(known) else None
+def jitter_px(results: list[PoseResult]) -> tuple[float, float] | None:
+    """Jitter of the sure joints before and after refinement; None when there are none."""
+    jitter = Jitter()
+    for result in results:
+        jitter.add(result)
+    mean = jitter.mean_px
+    return (round(mean[0], 3), round(mean[1], 3)) if mean is not None else None
+
+
+def _bone_cv(results: list[PoseResult], skeleton: Skeleton) -> float | None:
+    """Spread of the 3-D bones; None without 3-D."""
+    bodies = [result.body.poses for result in results if result.body is not None]
+    if not bodies:
+        return None
+    ids, xyz_m = (np.concatenate([getattr(b, key) for b in bodies]) for key in ("ids", "xyz_m"))
+    spread = bone_cv(ids, xyz_m, skeleton)
+    return None if spread is None else round(spread, 4)
+
+
+def _angles(results: list[PoseResult], skeleton: Skeleton) -> dict[str, Any] | None:
+    walk = gait.walker(gait.moments(results), skeleton)
+    return None if walk is None else gait.summary(walk)
 
 
 def accuracy(results: list[PoseResult], truth: Truth) -> dict[str, Any]:
@@ -89,7 +107,7 @@ def accuracy(results: list[PoseResult], truth: Truth) -> dict[str, Any]:
         people += len(true)
         for true_id, row in match(result, true).items():
             found += 1
-            miss.append(np.linalg.norm(result.poses.xy_px[row] - true[true_id], axis=1))
+            miss.append(np.linalg.norm(result.shown.xy_px[row] - true[true_id], axis=1))
             track = int(result.tracks.ids[row])
             switches += last.get(true_id, track) != track
             last[true_id] = track
@@ -108,7 +126,7 @@ def match(result: PoseResult, true: dict[int, FloatArray]) -> dict[int, int]:
     if not keys or len(result.poses) == 0:
         return {}
     joints = np.stack([true[key] for key in keys])
-    distance = np.linalg.norm(joints[:, None] - result.poses.xy_px[None], axis=3)
+    distance = np.linalg.norm(joints[:, None] - result.shown.xy_px[None], axis=3)
     known = np.isfinite(distance)
     mean = np.where(known, distance, 0).sum(axis=2) / np.maximum(known.sum(axis=2), 1)
     height = np.nanmax(joints[..., 1], axis=1) - np.nanmin(joints[..., 1], axis=1)
@@ -118,15 +136,24 @@ def match(result: PoseResult, true: dict[int, FloatArray]) -> dict[int, int]:
 
 
 def write_html(
-    path: Path, report: dict[str, Any], results: list[PoseResult], ms: list[float]
+    path: Path,
+    report: dict[str, Any],
+    told: tuple[list[PoseResult], Skeleton],
+    ms: list[float],
 ) -> None:
-    """Page with the numbers and, where matplotlib is installed, the plots."""
+    """Page with the numbers and, where matplotlib is installed, the plots.
+
+    ``told`` are the results and the joint set they are in.
+    """
+    results, skeleton = told
+    walk = gait.walker(gait.moments(results), skeleton)
+    angles = angle_plot.figure(walk) if walk is not None else None
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{html.escape(json.dumps(value))}</td></tr>"
         for name, value in report.items()
     )
     title = html.escape(f"Replay of {report['topic']}")
-    body = f"<h1>{title}</h1><table>{rows}</table>{_plots(results, ms)}"
+    body = f"<h1>{title}</h1><table>{rows}</table>{_plots(results, ms)}{_picture(angles)}"
     style = (
         "body{font-family:sans-serif;margin:2em}td{padding:.2em 1em;border-bottom:1px solid #ddd}"
     )
@@ -155,15 +182,16 @@ def _plots(results: list[PoseResult], ms: list[float]) -> str:
     confidence.set(ylabel="mean joint score", ylim=(0, 1))
     latency.plot(t, ms, linewidth=0.8)
     latency.set(ylabel="processing, ms", xlabel="time of the images, s")
+    return _picture(figure)
+
+
+def _picture(figure: Any) -> str:
+    if figure is None:
+        return ""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     return f'<img alt="plots" src="data:image/png;base64,{data}">'
-
-
-def _sure_joints(result: PoseResult, joints: int) -> dict[int, FloatArray]:
-    sure = np.where(result.poses.score[..., None] >= SCORE_MIN, result.poses.xy_px, np.nan)
-    return dict(zip(result.tracks.ids.tolist(), sure.reshape(-1, joints, 2), strict=True))
 
 
 def _percentiles(ms: list[float]) -> dict[str, float]:

@@ -14,6 +14,8 @@ from pose_ros.errors import SourceError
 
 PACKAGE = "Sports2D==0.8.34"
 MEMBER = "Sports2D/Demo/demo.mp4"
+#: Nothing is known of its lens; 60 degrees is what a phone's main camera sees across a wide video.
+FOV_DEG = 60.0
 SHA256 = "d9a66417185647b112304b57093f0c180f37a768e6a14daca75ca541f3b78039"
 
 

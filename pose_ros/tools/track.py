@@ -1,6 +1,8 @@
 """Skeletons of the people in a video, without ROS.
 
-Writes one JSON object per frame (``--out``) and, if wanted, the video with the skeletons drawn.
+Writes one JSON object per frame (``--out``) and, if wanted, the video with the skeletons drawn. A
+network that looks ahead answers a frame when later ones have come; the line is that frame's.
+Joints in metres and joint angles need --camera-fov or --camera-info.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ import argparse
 import contextlib
 import json
 import time
+from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,8 @@ import cv2
 import numpy as np
 
 from pose_ros.build import build_pipeline
+from pose_ros.core.calibration_file import load_calibration
+from pose_ros.core.camera import PinholeCamera
 from pose_ros.core.draw import draw_result
 from pose_ros.core.pipeline import PosePipeline
 from pose_ros.core.source import PictureSource, open_source
@@ -31,62 +37,110 @@ def main(argv: list[str]) -> dict[str, Any]:
     pipeline = build_pipeline(cli.pipeline_config(args))
     rate_hz = args.rate or source.rate_hz
     spent_ms: list[float] = []
-    ids: set[int] = set()
-    people_max = 0
+    seen = Seen()
+    camera = load_calibration(args.camera_info) if args.camera_info else None
     with contextlib.ExitStack() as stack:
         lines = stack.enter_context(_text_file(args.out))
         video = stack.enter_context(VideoWriter(args.overlay, rate_hz)) if args.overlay else None
+        waiting: deque[Frame] = deque()  # frames not yet answered
+
+        def write(answers: list[PoseResult]) -> None:
+            for result in answers:
+                rgb = waiting.popleft().rgb
+                lines.write(json.dumps(frame_record(seen.frames, result)) + "\n")
+                seen.add(result)
+                if video:
+                    draw_result(rgb, result, pipeline.skeleton, pipeline.config.model.score_min)
+                    video.write(rgb)
+
         for number, bgr in enumerate(cli.progress(source, source.count, "frame")):
             if args.frames and number >= args.frames:
                 break
             rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+            if args.camera_fov:
+                camera = PinholeCamera.from_fov(rgb.shape[1], rgb.shape[0], args.camera_fov)
+            waiting.append(Frame(rgb, round(number * 1e9 / rate_hz), camera=camera))
             start = time.perf_counter()
-            result = pipeline.step(Frame(rgb, round(number * 1e9 / rate_hz)))
+            answers = pipeline.push(waiting[-1])
             spent_ms.append((time.perf_counter() - start) * 1e3)
-            lines.write(json.dumps(frame_record(number, result)) + "\n")
-            present = result.tracks.ids[result.tracks.state == TrackState.TRACKED]
-            ids.update(present.tolist())
-            people_max = max(people_max, len(present))
-            if video:
-                draw_result(rgb, result, pipeline.skeleton, pipeline.config.model.score_min)
-                video.write(rgb)
-    return _summary(source, pipeline, spent_ms, people_max, ids)
+            write(answers)
+        write(pipeline.finish())
+    return _summary(source, pipeline, spent_ms, seen)
+
+
+@dataclass
+class Seen:
+    """Who was in the frames answered so far."""
+
+    frames: int = 0
+    people_max: int = 0
+    ids: set[int] = field(default_factory=set)
+
+    def add(self, result: PoseResult) -> None:
+        """Count the people of one more frame."""
+        present = result.tracks.ids[result.tracks.state == TrackState.TRACKED]
+        self.frames += 1
+        self.people_max = max(self.people_max, len(present))
+        self.ids.update(present.tolist())
 
 
 def frame_record(number: int, result: PoseResult) -> dict[str, Any]:
-    """One line of the output, for one frame: who is where; NaN is written as null."""
+    """One line of the output, for one frame: who is where; NaN is written as null.
+
+    Keypoints are as published: refined where that is on. ``xyz_m`` is in the camera's optical
+    frame, null for people of whom nothing metric is known.
+    """
     people = []
+    shown = result.shown
     for row in range(len(result.tracks)):
-        joints = np.column_stack([result.poses.xy_px[row], result.poses.score[row]])
+        joints = np.column_stack([shown.xy_px[row], shown.score[row]])
         people.append(
             {
                 "id": int(result.tracks.ids[row]),
                 "state": TrackState(result.tracks.state[row]).name,
                 "score": round(float(result.tracks.confidence[row]), 4),
                 "box_xyxy_px": [round(float(v), 2) for v in result.tracks.xyxy_px[row]],
-                "keypoints_px": [[_number(v) for v in joint] for joint in joints.tolist()],
-                "xyz_m": None,
-                "joint_angles_rad": {},
+                "keypoints_px": _numbers(joints),
+                **_metric(result, row),
             }
         )
     return {"frame": number, "stamp_ns": result.stamp_ns, "people": people}
 
 
+def _metric(result: PoseResult, row: int) -> dict[str, Any]:
+    """Joints in metres and joint angles of one person."""
+    body = result.body
+    if body is None or not np.isfinite(body.poses.xyz_m[row]).any():
+        return {"xyz_m": None, "joint_angles_rad": {}}
+    told = body.angles
+    angles = {}
+    if told is not None:
+        values = [_number(v) for v in told.angle_rad[row].tolist()]
+        angles = dict(zip(told.names, values, strict=True))
+    return {"xyz_m": _numbers(body.poses.xyz_m[row]), "joint_angles_rad": angles}
+
+
+def _numbers(rows: np.ndarray) -> list[list[float | None]]:
+    return [[_number(v) for v in row] for row in rows.tolist()]
+
+
 def _number(value: float) -> float | None:
-    return round(value, 3) if np.isfinite(value) else None
+    return round(value, 4) if np.isfinite(value) else None
 
 
 def _summary(
-    source: PictureSource, pipeline: PosePipeline, ms: list[float], people_max: int, ids: set[int]
+    source: PictureSource, pipeline: PosePipeline, ms: list[float], seen: Seen
 ) -> dict[str, Any]:
     p50, p95 = np.percentile(ms, [50, 95]) if ms else (float("nan"), float("nan"))
     return {
-        "frames": len(ms),
-        "people_max": people_max,
-        "ids": sorted(ids),
+        "frames": seen.frames,
+        "people_max": seen.people_max,
+        "ids": sorted(seen.ids),
         "fps": round(1e3 * len(ms) / sum(ms), 1) if ms else 0.0,
         "ms_per_frame": {"p50": round(float(p50), 2), "p95": round(float(p95), 2)},
         "net": pipeline.net.name,
+        "trained": pipeline.net.trained,
+        "lookahead_frames": pipeline.net.lookahead,
         "device": pipeline.net.device,
     }
 
@@ -105,6 +159,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--overlay", metavar="FILE.mp4", help="video with the skeletons drawn")
     parser.add_argument("--rate", type=float, help="frames per second (default: the video's own)")
     parser.add_argument("--frames", type=int, help="stop after this many frames")
+    lens = parser.add_mutually_exclusive_group()
+    lens.add_argument(
+        "--camera-fov", type=float, metavar="DEG", help="horizontal field of view of the camera"
+    )
+    lens.add_argument(
+        "--camera-info", metavar="FILE", help="calibration as ROS's camera_calibration writes it"
+    )
     cli.add_pipeline_options(parser)
     return parser.parse_args(argv)
 

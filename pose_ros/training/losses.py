@@ -20,6 +20,7 @@ from pose_ros.errors import ConfigError, ShapeError
 
 LAMBDA_TEMPORAL = 0.001  # eq 23 of paper 000; small, because eq 20 pulls towards standing still
 BETA_MOTION = 0.1  # eq 23 of paper 000
+NEAR_CELLS = 7  # window of the soft-argmax: as far as its gradient can see
 EPS = 1e-6  # of standard deviations
 CORRELATION_EPS = 1e-4  # keeps the information of equal channels finite
 
@@ -124,15 +125,20 @@ def hstpn(
     """Terms and ``total`` of paper 000's eq 23, on all frames of a window.
 
     Maps (B, T, K, h, w); true_xy (B, T, K, 2) in cells; visible (B, T, K). Positions are read by
-    `soft_argmax`, for the argmax of eq 19 has no gradient.
+    `soft_argmax`, for the argmax of eq 19 has no gradient. Where the highest cell lies outside the
+    window of the truth, eq 20 and 22 do not count: the gradient cannot move it there, and early
+    in training jumps of such cells would outweigh eq 21 tenfold.
     """
     size = (heatmaps.shape[-2], heatmaps.shape[-1])
-    xy, truth = normalised(soft_argmax(heatmaps), size), normalised(true_xy, size)
+    cells = soft_argmax(heatmaps, window=NEAR_CELLS)
+    far = (cells.detach() - true_xy).abs().amax(-1) > NEAR_CELLS // 2
+    found = torch.where(far, torch.zeros_like(visible), visible)
+    xy, truth = normalised(cells, size), normalised(true_xy, size)
     flat = (t.flatten(0, 1) for t in (heatmaps, target, visible))
     terms = {
         "heatmap": joint_mse(*flat),  # eq 21
-        "temporal": temporal(xy, visible),
-        "motion": motion(xy, truth, visible),
+        "temporal": temporal(xy, found),
+        "motion": motion(xy, truth, found),
     }
     total = terms["heatmap"] + LAMBDA_TEMPORAL * terms["temporal"] + BETA_MOTION * terms["motion"]
     return terms | {"total": total}

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from pose_ros.core.crop import Cropper, affine_from_boxes, cut, fit_boxes, to_image
+from pose_ros.core.crop import Cropper, Crops, affine_from_boxes, cut, fit_boxes, to_image
 from pose_ros.core.values import Frame, People, Windows
+from pose_ros.errors import ShapeError
 
 
 def frame(height: int = 120, width: int = 160) -> Frame:
@@ -89,3 +90,36 @@ def test_one_person_is_the_same_alone_and_in_company() -> None:
     for row, box in enumerate(boxes):
         alone = Cropper((32, 32), 1.1).crop(windows([box], (frame(),)))
         np.testing.assert_array_equal(alone.rgb[0], together.rgb[row])
+
+
+def test_single_crops_are_those_of_the_whole_clips() -> None:
+    frames = tuple(Frame(np.roll(frame().rgb, 7 * t, axis=1), t) for t in range(3))
+    boxes = [[5, 5, 50, 80], [60, 20, 90, 100]]
+    cropper = Cropper((32, 24), 1.1)
+    clips = cropper.crop(windows(boxes, frames))
+    edges, affine = cropper.place(np.array(boxes, np.float32))
+    np.testing.assert_array_equal(affine, clips.image_from_crop)
+    wanted = np.array([[1, 2], [0, 0], [1, 1]])
+    np.testing.assert_array_equal(
+        cropper.cut(frames, edges, wanted), clips.rgb[wanted[:, 0], wanted[:, 1]]
+    )
+    assert cropper.cut(frames, edges, np.zeros((0, 2), int)).shape == (0, 32, 24, 3)
+
+
+def test_crops_of_another_shape_are_refused() -> None:
+    ids, affine, numbers = np.arange(2), np.zeros((2, 2, 3), np.float32), np.arange(3)
+    rgb = np.zeros((0, 8, 8, 3), np.uint8)
+    Crops(ids, affine, numbers, 0, rgb)
+    for wrong in ((ids[:1], affine, numbers, 0, rgb), (ids, affine, numbers, 0, rgb[0:, 0])):
+        with pytest.raises(ShapeError, match="Crops"):
+            Crops(*wrong)
+
+
+def test_a_box_of_many_images_costs_no_more_than_its_crop() -> None:
+    frame = Frame(np.full((48, 64, 3), 200, np.uint8), 0)
+    out = np.empty((32, 32, 3), np.uint8)
+    cut(frame, np.array([-(10**7), -(10**7), 10**7, 10**7]), out)
+    assert out.min() == 0
+    cut(frame, np.array([-120, -120, 200, 200]), out)  # 10 px per crop pixel, 5 image sizes
+    assert out[14, 14].tolist() == [200] * 3 and out[0, 0].tolist() == [0] * 3
+    assert 24 <= (out[..., 0] == 200).sum() <= 36  # 6.4 x 4.8 crop pixels, the edges mixed

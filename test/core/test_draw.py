@@ -6,7 +6,7 @@ import numpy as np
 
 from pose_ros.core.draw import draw_skeletons, person_rgb
 from pose_ros.core.skeletons import COCO17
-from pose_ros.core.values import TrackState
+from pose_ros.core.values import KeypointStatus, TrackState
 
 
 def person() -> tuple[np.ndarray, np.ndarray]:
@@ -14,9 +14,11 @@ def person() -> tuple[np.ndarray, np.ndarray]:
     return xy.astype(np.float32), np.full((1, 17), 0.9, np.float32)
 
 
-def draw(xy: np.ndarray, score: np.ndarray, state: int) -> np.ndarray:
+def draw(
+    xy: np.ndarray, score: np.ndarray, state: int, status: np.ndarray | None = None
+) -> np.ndarray:
     rgb = np.zeros((200, 200, 3), np.uint8)
-    draw_skeletons(rgb, np.array([1]), np.array([state]), xy, score, COCO17)
+    draw_skeletons(rgb, np.array([1]), np.array([state]), xy, score, COCO17, status=status)
     return rgb
 
 
@@ -41,3 +43,18 @@ def test_neighbouring_ids_have_different_colours() -> None:
     colours = [person_rgb(i) for i in range(1, 9)]
     assert len(set(colours)) == 8
     assert all(np.abs(np.subtract(a, b)).sum() > 100 for a, b in itertools.pairwise(colours))
+
+
+def test_what_was_filled_in_is_hollow_and_dashed() -> None:
+    xy = np.full((1, 17, 2), np.nan, np.float32)
+    score = np.full((1, 17), 0.9, np.float32)
+    shoulder, elbow = COCO17.index("left_shoulder"), COCO17.index("left_elbow")
+    xy[0, [shoulder, elbow]] = (20, 100), (180, 100)
+    status = np.full((1, 17), KeypointStatus.MEASURED, np.int8)
+    assert draw(xy, score, TrackState.TRACKED, status)[100, 24:176].any(axis=-1).all()
+    for kind in (KeypointStatus.INFERRED, KeypointStatus.PREDICTED):
+        status[0, elbow] = kind
+        row = draw(xy, score, TrackState.TRACKED, status)[100]
+        drawn = row[24:176].any(axis=-1).mean()
+        assert 0.4 < drawn < 0.75, "dashes"
+        assert row[20].any() and not row[180].any(), "full and hollow"

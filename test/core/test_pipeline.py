@@ -109,3 +109,16 @@ def test_people_who_end_keep_their_box() -> None:
     last = pipeline.flush()
     assert last.size_px == before.size_px
     np.testing.assert_array_equal(last.tracks.xyxy_px, before.tracks.xyxy_px)
+
+
+def test_a_detection_is_put_off_while_frames_wait_but_not_for_ever() -> None:
+    def detected(hurried: bool) -> list[int]:
+        world = World([STILL])
+        pipeline = world.pipeline()
+        results = [pipeline.push(world.frame(t), hurried)[0] for t in times(30, 1.0)]
+        return [i for i, result in enumerate(results) if result.detected]
+
+    interval = PipelineConfig().detect.interval
+    assert detected(hurried=False)[1] == interval
+    late = detected(hurried=True)
+    assert late[:2] == [0, 2 * interval]  # at once while nobody is known

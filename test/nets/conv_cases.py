@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from pose_ros.nets.video import PoseOut, VideoPoseNet
 
@@ -75,26 +74,6 @@ def check_strict_reload(net: VideoPoseNet, again: VideoPoseNet) -> None:
     x = windows(net, 1)
     with torch.no_grad():
         torch.testing.assert_close(net.eval()(x).heatmaps, again.eval()(x).heatmaps)
-
-
-def cost(net: VideoPoseNet) -> dict[str, float]:
-    """Millions of parameters and GMACs per person of a network on the meta device."""
-    net.eval()
-    size = (net.window.frames, 3, *net.size_hw_px)
-    x = torch.empty(size, device="meta")
-    dt = torch.empty(1, device="meta")
-    features = tuple(f[None] for f in net.encode(x))
-
-    def gmacs(run: object) -> float:
-        with FlopCounterMode(display=False) as counter:
-            run()
-        return counter.get_total_flops() / 2e9
-
-    return {
-        "params_m": sum(p.numel() for p in net.parameters()) / 1e6,
-        "encode": gmacs(lambda: net.encode(x[:1])),
-        "fuse": gmacs(lambda: net.fuse(features, dt, dt)),
-    }
 
 
 class Maps(nn.Module):

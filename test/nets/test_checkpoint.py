@@ -13,17 +13,21 @@ import pytest
 import torch
 import yaml
 
-from pose_ros.errors import WeightsError
+from pose_ros.errors import ConfigError, WeightsError
 from pose_ros.nets import checkpoint
 from pose_ros.nets.checkpoint import (
+    LATENCY_MODES,
     Card,
     find_card,
     list_cards,
     load_net,
     model_folders,
     read_card,
+    weights_digest,
     weights_path,
+    with_latency,
 )
+from pose_ros.nets.registry import list_nets
 from pose_ros.nets.tensorfile import decode_tensors, encode_tensors
 
 NAME = "movenet_lightning"
@@ -47,7 +51,11 @@ def edited(folder: Path, /, **changes: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize("card", list_cards(), ids=lambda card: card.name)
+TRAINED = [card for card in list_cards() if not card.untrained]
+UNTRAINED = [card for card in list_cards() if card.untrained]
+
+
+@pytest.mark.parametrize("card", TRAINED, ids=lambda card: card.name)
 def test_every_card_describes_its_weights(card: Card) -> None:
     net = load_net(card)  # strict, sha256 verified
     assert not net.training
@@ -56,7 +64,83 @@ def test_every_card_describes_its_weights(card: Card) -> None:
     assert all(torch.isfinite(value).all() for value in net.parameters())
 
 
-@pytest.mark.parametrize("card", list_cards(), ids=lambda card: card.name)
+def test_every_robot_size_has_a_card_that_says_untrained() -> None:
+    robots = {name for name in list_nets() if name.endswith(("_robot", "_movenet"))}
+    assert robots == {card.name for card in UNTRAINED}
+    for card in UNTRAINED:
+        assert not card.trained and not card.metrics and "Not for use" in card.notes
+
+
+@pytest.mark.parametrize("card", UNTRAINED, ids=lambda card: card.name)
+def test_an_untrained_card_describes_its_network(card: Card) -> None:
+    before = torch.random.get_rng_state()
+    net = load_net(card)
+    assert torch.equal(torch.random.get_rng_state(), before)  # nobody else's numbers change
+    assert not net.training
+    assert (net.window.frames, net.window.lookahead) == (card.frames, card.lookahead_frames)
+    assert tuple(net.size_hw_px) == tuple(card.input_hw)
+    assert net.joints == 17 and card.skeleton == "coco17"
+    for mode, overrides in card.latency_modes.items():
+        other = with_latency(card, mode)
+        assert load_net(other).window.lookahead == other.lookahead_frames == LATENCY_MODES[mode]
+        assert other.lookahead_frames == card.lookahead_frames or overrides
+
+
+def test_a_seed_is_a_network_and_a_trunk_is_the_donors() -> None:
+    card = find_card("pstpose_movenet")
+    one, two = load_net(card).state_dict(), load_net(card).state_dict()
+    other = load_net(replace(card, seed=1)).state_dict()
+    trunk = load_net(find_card("movenet_thunder")).state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["fcg.score.weight"], other["fcg.score.weight"])
+    of_trunk = [name for name in one if name.startswith("backbone.")]
+    assert len(of_trunk) > 100
+    for name in of_trunk:
+        assert torch.equal(one[name], trunk[name.removeprefix("backbone.")]), name
+    assert weights_digest(card) != weights_digest(replace(card, seed=1))
+    assert weights_digest(card) != weights_digest(replace(card, trunk_from=None))
+    assert weights_digest(find_card(NAME)) == find_card(NAME).sha256[:8]
+
+
+def test_a_trunk_that_does_not_fit_is_refused() -> None:
+    card = replace(find_card("pstpose_movenet"), trunk_from=NAME)
+    with pytest.raises(
+        WeightsError, match=f"pstpose_movenet: {NAME} does not fit its trunk: .*size"
+    ):
+        load_net(card)
+
+
+def test_latency_modes() -> None:
+    card = find_card("stdpose_movenet")
+    assert with_latency(card, "auto") is card and with_latency(card, "delayed_1") is card
+    causal = with_latency(card, "causal")
+    assert (causal.lookahead_frames, causal.mode, card.mode) == (0, "causal", "delayed")
+    assert find_card("hstpn_robot").mode == "recurrent"
+    assert with_latency(find_card(NAME), "causal").mode == "causal"
+    with pytest.raises(ConfigError, match="network hstpn_robot runs causal, not delayed_1"):
+        with_latency(find_card("hstpn_robot"), "delayed_1")
+
+
+def test_a_pickled_checkpoint_is_refused_and_its_code_not_run(folder: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(folder / "harm"),)
+
+    torch.save({"weight": Evil()}, folder / f"{NAME}.safetensors")
+    data = (folder / f"{NAME}.safetensors").read_bytes()
+    edited(folder, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+    with pytest.raises(WeightsError, match="expected a whole safetensors file"):
+        load_net(find_card(NAME))
+    assert not (folder / "harm").exists()
+
+
+def test_weights_of_another_joint_set_are_refused(folder: Path) -> None:
+    edited(folder, overrides={"joints": 15})
+    with pytest.raises(WeightsError, match=r"weights do not fit .*size mismatch .*34.*30"):
+        load_net(find_card(NAME))
+
+
+@pytest.mark.parametrize("card", TRAINED, ids=lambda card: card.name)
 def test_weights_are_stored_in_half_precision(card: Card) -> None:
     arrays = decode_tensors(weights_path(card).read_bytes(), weights_path(card))
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.float16)}
@@ -109,6 +193,13 @@ def test_a_file_that_is_not_safetensors_is_refused(folder: Path) -> None:
         ({"std": [1, 0, 1]}, "expected std to be positive"),
         ({"crop_scale": 0.0}, "expected crop_scale to be positive"),
         ({"name": "other"}, "expected name 'other' to be the file's"),
+        ({"untrained": True}, "expected weights, or untrained: true, and not both"),
+        ({"weights": "DROP"}, "expected weights, or untrained: true, and not both"),
+        ({"sha256": "DROP"}, "expected sha256 to be 64 hex digits"),
+        ({"trunk_from": "movenet_thunder"}, "trunk_from only of an untrained network"),
+        ({"lookahead_frames": 1}, "expected lookahead_frames to be 0 ... frames - 1"),
+        ({"frames": 3, "lookahead_frames": 1, "recurrent": True}, "not to look ahead"),
+        ({"latency_modes": {"late": {}}}, "expected latency_modes to be of causal, delayed_1"),
         ({"licence": "DROP"}, "missing 1 required positional argument: 'licence'"),
         ({"lisence": "MIT"}, "unknown field lisence"),
         ({"folder": "/"}, "unknown field folder"),

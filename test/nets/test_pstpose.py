@@ -49,6 +49,7 @@ SWITCHES = [
     {"key": 2},
     {"frames": 5, "key": 2},
     {"model_dim": 32},
+    {"key_only": True},
 ]
 
 
@@ -64,17 +65,17 @@ def test_the_cost_is_the_analytic_one(
 ) -> None:
     got = cost("pstpose_vitl", backbone=size)
     head = cost("vitpose_s", backbone=size, joints=15)
-    assert got["cached"] - got["backbone"] == pytest.approx(fusion, rel=0.02)
-    assert got["all"] == pytest.approx(total, rel=0.02)
-    assert got["cached"] == pytest.approx(cached, rel=0.02)
-    own = got["params"] - head["params"]
+    assert got.cached - got.backbone == pytest.approx(fusion, rel=0.02)
+    assert got.uncached == pytest.approx(total, rel=0.02)
+    assert got.cached == pytest.approx(cached, rel=0.02)
+    own = got.params_m - head.params_m
     assert own == pytest.approx(parameters, rel=0.02)
 
 
 def test_the_robot_size_costs_little_more_than_its_backbone() -> None:
     got = cost("pstpose_robot")
-    assert got["cached"] < 1.5 * got["backbone"]
-    assert cost("pstpose_movenet")["cached"] < 2.0
+    assert got.cached < 1.5 * got.backbone
+    assert cost("pstpose_movenet").cached < 2.0
 
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
@@ -82,6 +83,17 @@ def test_every_switch_runs_and_every_parameter_learns(switches: dict[str, object
     net = tiny("pstpose_vitl", **switches)
     check_shapes_and_people(net)
     check_every_parameter_learns(net)
+
+
+@pytest.mark.parametrize("switches", [{}, {"key": 2}, {"literal": True}, {"dsf": "mhsa"},
+                                      {"dsf": "none"}, {"integration": "channel"}])  # fmt: skip
+def test_the_key_frames_tokens_are_enough(switches: dict[str, object]) -> None:
+    whole = wake(tiny("pstpose_vitl", **switches)).eval()
+    less = tiny("pstpose_vitl", key_only=True, **switches).eval()
+    less.load_state_dict(whole.state_dict())
+    x = windows(whole, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(less(x).heatmaps, whole(x).heatmaps, atol=1e-5, rtol=1e-5)
 
 
 def test_reload_and_precision() -> None:

@@ -60,16 +60,16 @@ def test_the_cost_is_the_analytic_one(
 ) -> None:
     got = cost("stdpose_vitl", backbone=size)
     head = cost("vitpose_s", backbone=size, joints=15)
-    once = head["cached"] - head["backbone"]
+    once = head.cached - head.backbone
     # the analysis counts three first heads per key frame; here a cached frame keeps its heatmaps
-    assert got["cached"] + 2 * once == pytest.approx(cached, rel=0.02)
-    assert got["cached"] - got["backbone"] + 2 * once == pytest.approx(fusion, rel=0.02)
-    assert got["all"] == pytest.approx(total, rel=0.02)
+    assert got.cached + 2 * once == pytest.approx(cached, rel=0.02)
+    assert got.cached - got.backbone + 2 * once == pytest.approx(fusion, rel=0.02)
+    assert got.uncached == pytest.approx(total, rel=0.02)
 
 
 def test_the_robot_sizes_are_small() -> None:
-    assert cost("stdpose_robot")["cached"] < 9.0
-    assert cost("stdpose_movenet")["cached"] < 3.0
+    assert cost("stdpose_robot").cached < 9.0
+    assert cost("stdpose_movenet").cached < 3.0
 
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)

@@ -63,18 +63,18 @@ def test_the_cost_is_the_analytic_one(
     size: str, fusion: float, total: float, cached: float, own: float, shared: float
 ) -> None:
     got = cost("vremd_vitl", backbone=size)
-    assert got["cached"] - got["backbone"] == pytest.approx(fusion, rel=0.02)
-    assert got["all"] == pytest.approx(total, rel=0.02)
-    assert got["cached"] == pytest.approx(cached, rel=0.02)
-    single = cost("vitpose_s", backbone=size, joints=15)["params"]
-    assert got["params"] - single == pytest.approx(own, rel=0.02)
-    one = cost("vremd_vitl", backbone=size, adc_share_directions=True)["params"]
+    assert got.cached - got.backbone == pytest.approx(fusion, rel=0.02)
+    assert got.uncached == pytest.approx(total, rel=0.02)
+    assert got.cached == pytest.approx(cached, rel=0.02)
+    single = cost("vitpose_s", backbone=size, joints=15).params_m
+    assert got.params_m - single == pytest.approx(own, rel=0.02)
+    one = cost("vremd_vitl", backbone=size, adc_share_directions=True).params_m
     assert one - single == pytest.approx(shared, rel=0.03)
 
 
 def test_the_robot_sizes_are_small() -> None:
-    assert cost("vremd_robot")["cached"] < 11.0
-    assert cost("vremd_movenet")["cached"] < 3.0
+    assert cost("vremd_robot").cached < 11.0
+    assert cost("vremd_movenet").cached < 3.0
 
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)

@@ -16,9 +16,9 @@ from conv_cases import (
     windows,
 )
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
+from pose_ros.nets.cost import count as cost
+from pose_ros.nets.pictures import Fuse
 from pose_ros.nets.registry import build_net
 from pose_ros.nets.vit import TokenPoseNet
 
@@ -104,17 +104,6 @@ class Encode(nn.Module):
         return self.net.encode(frames)
 
 
-class Fuse(nn.Module):
-    """Features and distances to heatmaps: the other half."""
-
-    def __init__(self, net: TokenPoseNet) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, *args: torch.Tensor) -> torch.Tensor:
-        return self.net.fuse(args[:-2], args[-2], args[-1]).heatmaps
-
-
 def check_onnx(net: TokenPoseNet, folder: Path, people: tuple[int, ...] = (2, 1, 4)) -> None:
     """Whole, and in its two halves, the exported network answers as torch does, for any B."""
     wake(net).eval()
@@ -129,32 +118,3 @@ def check_onnx(net: TokenPoseNet, folder: Path, people: tuple[int, ...] = (2, 1,
     assert onnx_difference(Timed(net).eval(), whole, folder / "whole.onnx") < 1e-4
     assert onnx_difference(Encode(net).eval(), frames, folder / "encode.onnx") < 1e-4
     assert onnx_difference(Fuse(net).eval(), halves, folder / "fuse.onnx") < 1e-4
-
-
-def cost(name: str, **overrides: object) -> dict[str, float]:
-    """Millions of parameters, in total and of the backbone, and GMACs per person of `name`."""
-    with torch.device("meta"):
-        net = build_net(name, **overrides).eval()
-        x = torch.empty(1, 3, *net.size_hw_px)
-        dt = torch.ones(1)
-
-    def gmacs(run: object) -> float:
-        with (
-            torch.no_grad(),
-            sdpa_kernel(SDPBackend.MATH),
-            FlopCounterMode(display=False) as counter,
-        ):
-            run()
-        return counter.get_total_flops() / 2e9
-
-    with torch.no_grad():
-        frames = net.window.frames
-        features = tuple(f[:, None].expand(-1, frames, *f.shape[1:]) for f in net.encode(x))
-    encode = gmacs(lambda: net.encode(x))
-    fuse = gmacs(lambda: net.fuse(features, dt, dt))
-    count = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (net, net.backbone)]
-    return {
-        "params": count[0], "backbone_params": count[1],
-        "backbone": gmacs(lambda: net.backbone(x)),
-        "all": frames * encode + fuse, "cached": encode + fuse,
-    }  # fmt: skip

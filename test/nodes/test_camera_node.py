@@ -13,9 +13,9 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
 from pose_ros import graph
+from pose_ros.core.calibration_file import load_calibration
 from pose_ros.errors import CalibrationError
 from pose_ros.nodes import conversions
-from pose_ros.nodes.calibration import load_calibration
 from pose_ros.nodes.camera_node import Reader
 
 SENSOR = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)

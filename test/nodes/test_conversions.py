@@ -1,19 +1,31 @@
 """Messages to core and back: values, round trips, what unknown looks like."""
 
+import dataclasses
 import math
 
 import cv2
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
+from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from pose_ros.core.angles import joint_angles
 from pose_ros.core.camera import PinholeCamera
 from pose_ros.core.records import people_record
 from pose_ros.core.skeletons import COCO17
-from pose_ros.core.values import PoseResult, Poses2D, Tracks, TrackState
+from pose_ros.core.values import (
+    Body,
+    PoseResult,
+    Poses2D,
+    Poses3D,
+    Refined2D,
+    Tracks,
+    TrackState,
+)
 from pose_ros.errors import CalibrationError, ShapeError
+from pose_ros.messages import quaternions
 from pose_ros.msg import HumanPose, Keypoint
 from pose_ros.nodes import conversions as c
 
@@ -170,3 +182,111 @@ def test_reused_people_carry_nothing_over() -> None:
     assert len(again.humans) == 1
     assert all(p.status == Keypoint.MISSING for p in again.humans[0].keypoints)
     assert messages.array(result(0), Header()).humans == []
+
+
+def standing() -> PoseResult:
+    """Person 7 upright 3 m ahead, facing the camera: left is the image's right; all known."""
+    told = result(1)
+    poses = Poses3D.unknown(told.tracks.ids, 17)
+    sides = {"left": 1.0, "right": -1.0}
+    for name, (x, y) in {
+        "eye": (0.03, -0.62), "ear": (0.07, -0.6), "shoulder": (0.2, -0.45),
+        "elbow": (0.22, -0.15), "wrist": (0.22, 0.1), "hip": (0.12, 0.1), "knee": (0.12, 0.52),
+        "ankle": (0.12, 0.95),
+    }.items():  # fmt: skip
+        for side, sign in sides.items():
+            poses.xyz_m[0, COCO17.index(f"{side}_{name}")] = (sign * x, y, 3.0)
+    poses.xyz_m[0, :3, 2] = 2.91  # eyes and nose before the ears
+    poses.xyz_m[0, COCO17.index("nose")] = (0.0, -0.58, 2.88)
+    poses.covariance_m2[0] = np.diag([1e-4, 1e-4, 9e-4])
+    poses.velocity_m_s[0] = (0.1, 0.0, -0.5)
+    poses.speed_std_m_s[0] = 0.2
+    poses.status[0], poses.score[0], poses.scale[0] = Keypoint.MEASURED, 0.9, HumanPose.SCALE_MONO
+    body = Body(poses, np.full((1, 16), 0.4, np.float32), joint_angles(poses, COCO17))
+    return dataclasses.replace(told, body=body)
+
+
+def test_a_body_becomes_metres() -> None:
+    human = c.pose_messages(COCO17, 0.2).array(standing(), Header()).humans[0]
+    assert human.scale_source == HumanPose.SCALE_MONO
+    wrist = human.keypoints[COCO17.index("left_wrist")]
+    assert (wrist.position.x, wrist.position.y, wrist.position.z) == (
+        pytest.approx(0.22), pytest.approx(0.1), 3.0,
+    )  # fmt: skip
+    assert wrist.velocity.z == -0.5 and wrist.speed_stddev == pytest.approx(0.2)
+    # xx xy xz yy yz zz
+    assert wrist.covariance.tolist() == pytest.approx([1e-4, 0, 0, 1e-4, 0, 9e-4])
+    assert human.segment_lengths.tolist() == pytest.approx([0.4] * 16)
+    root = human.root.pose
+    assert (root.position.x, root.position.y, root.position.z) == (0.0, pytest.approx(0.1), 3.0)
+    q = root.orientation
+    # x out of the body is towards the camera (-z), y to the left is +x, z to the head is -y
+    axes = Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix()
+    np.testing.assert_allclose(axes, [[0, 1, 0], [0, 0, -1], [-1, 0, 0]], atol=1e-6)
+    assert human.root.covariance[14] == pytest.approx(9e-4)  # zz
+    assert human.root.covariance[21] < 0  # how it is turned: not estimated
+    assert human.root_velocity.covariance[0] == pytest.approx(0.04)
+    assert human.root_velocity.twist.linear.z == -0.5
+    assert math.isnan(human.root_velocity.twist.angular.x)
+
+
+def test_metres_do_not_outlive_the_body() -> None:
+    messages = c.pose_messages(COCO17, 0.2)
+    messages.array(standing(), Header())
+    human = messages.array(result(1), Header()).humans[0]
+    assert human.scale_source == HumanPose.SCALE_UNKNOWN
+    assert math.isnan(human.keypoints[9].position.x) and human.keypoints[9].covariance[0] < 0
+    assert math.isnan(human.segment_lengths[0]) and human.root.covariance[0] < 0
+
+
+def test_a_joint_without_metres_is_nan_with_unknown_covariance() -> None:
+    told = standing()
+    assert told.body is not None
+    told.body.poses.xyz_m[0, 9] = told.body.poses.covariance_m2[0, 9] = np.nan
+    human = c.pose_messages(COCO17, 0.2).array(told, Header()).humans[0]
+    assert math.isnan(human.keypoints[9].position.y) and human.keypoints[9].covariance[0] == -1.0
+
+
+def test_filled_joints_say_what_they_are() -> None:
+    told = result(1)
+    status = np.full((1, 17), Keypoint.MEASURED, np.int8)
+    status[0, 3], status[0, 4], status[0, 5] = Keypoint.INFERRED, Keypoint.PREDICTED, 0
+    poses = Poses2D(told.poses.ids, told.poses.xy_px.copy(), told.poses.score.copy())
+    poses.score[0, 3] = 0.05  # below score_min: told because it is marked as filled in
+    poses.xy_px[0, 5] = np.nan
+    told = dataclasses.replace(told, refined=Refined2D(poses, status))
+    points = c.pose_messages(COCO17, 0.2).array(told, Header()).humans[0].keypoints
+    assert [p.status for p in points[3:6]] == [
+        Keypoint.INFERRED, Keypoint.PREDICTED, Keypoint.MISSING,
+    ]  # fmt: skip
+    assert points[3].u == 35.0 and math.isnan(points[5].u)
+
+
+def test_joint_angles_carry_names_limits_and_nan() -> None:
+    header = Header(frame_id="cam")
+    told = standing()
+    assert told.body is not None and told.body.angles is not None
+    message = c.pose_messages(COCO17, 0.2).joint_angles(told, header, "rep155")
+    assert (message.convention, message.header.frame_id) == ("rep155", "cam")
+    human = message.humans[0]
+    assert (human.id, human.body_id, human.state) == (7, "b00007", TrackState.TRACKED)
+    assert len(human.name) == len(human.position) == len(human.status) == 20
+    knee = human.name.index("l_knee")
+    assert human.position[knee] == pytest.approx(0.0, abs=0.05)
+    assert human.position_stddev[knee] > 0
+    flat = c.pose_messages(COCO17, 0.2).joint_angles(result(1), header, "isb").humans[0]
+    assert flat.id == 7 and "left_knee_flexion" in flat.name
+    assert all(math.isnan(x) for x in flat.position) and set(flat.status) == {Keypoint.MISSING}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_quaternions_of_rotations(seed: int) -> None:
+    turns = Rotation.random(50, random_state=seed)
+    ours = quaternions(turns.as_matrix())
+    theirs = turns.as_quat()
+    theirs[theirs[:, 3] < 0] *= -1
+    np.testing.assert_allclose(ours, theirs, atol=1e-9)
+    half = Rotation.from_rotvec(np.pi * np.eye(3))  # w = 0: the other components decide
+    np.testing.assert_allclose(
+        np.abs(quaternions(half.as_matrix())), np.abs(half.as_quat()), atol=1e-9
+    )

@@ -12,17 +12,20 @@ import cv2
 import numpy as np
 import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import serialize_message
 from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import Image
 
 from pose_ros import graph
 from pose_ros.core.records import people_record
+from pose_ros.msg import HumanPose, HumanPoseArray
 from pose_ros.nodes import conversions
+from pose_ros.nodes.recorder_node import sequence_and_health
 
 PICTURE = Path(__file__).parents[1] / "data" / "walker.jpg"
 FRAMES = 24
 FIELDS = {"frames_in", "frames_out", "lost", "people_max", "ids", "latency_ms", "fps", "net",
-          "device", "out"}  # fmt: skip
+          "device", "out", "jitter_px", "bone_cv", "angles", "camera_fov_deg"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,18 @@ def test_a_folder_of_pictures_becomes_poses_a_film_and_a_summary(
     assert frames(out / "overlay.mp4") == FRAMES
     counts = topics(out / "poses")
     assert counts[graph.POSES] >= summary["frames_out"] and counts[graph.MARKERS] > 0
+    assert counts[graph.ANGLES] == counts[graph.POSES]
+    assert (summary["camera_fov_deg"], summary["camera_fov_assumed"]) == (60.0, False)
+    low, high = summary["angles"]["knee_range_deg"]
+    assert -10 < low <= high < 160 and summary["why_no_angles"] is None
+    assert 0.0 <= summary["bone_cv"] < 0.1, "the same picture again and again"
+    assert cv2.imread(str(out / "angles.png")) is not None
+
+
+def test_the_field_of_view_of_a_topic_is_its_own(tmp_path: Path) -> None:
+    ran = demo("/camera/image_raw", "--camera-fov", 60, "--out", tmp_path / "out")
+    assert ran.returncode == 1 and "camera_info beside it" in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 def test_a_source_that_is_not_there_ends_with_a_sentence(tmp_path: Path) -> None:
@@ -120,3 +135,17 @@ def test_recorded_poses_are_read_without_ros(pictures: Path, tmp_path: Path) -> 
         ]
     full = [record for record in records if len(record.ids)]
     assert full and full[0].xy_px.shape[1:] == (17, 2)
+    assert np.isnan(full[-1].xyz_m).all()
+    summary = json.loads(ran.stdout.splitlines()[-1])
+    assert summary["angles"] is None and "give --camera-fov" in summary["why_no_angles"]
+    assert not (tmp_path / "angles.png").exists()
+
+
+@pytest.mark.parametrize("frame_id", ["", "c", "cam", "camera", "camera_optical_frame"])
+def test_the_recorder_reads_two_fields_without_the_rest(frame_id: str) -> None:
+    message = HumanPoseArray(sequence=7_000_001, health=HumanPoseArray.STALE_INPUT)
+    message.header.frame_id = frame_id
+    message.header.stamp.sec, message.publish_stamp.nanosec = 5, 9
+    message.humans = [HumanPose(id=3)]
+    data = serialize_message(message)
+    assert sequence_and_health(data) == (7_000_001, HumanPoseArray.STALE_INPUT)

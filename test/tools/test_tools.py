@@ -78,6 +78,39 @@ def test_a_json_line_has_every_field_and_null_for_the_unknown() -> None:
     assert person["xyz_m"] is None and person["joint_angles_rad"] == {}
 
 
+def test_a_json_line_holds_the_refined_joints_metres_and_angles() -> None:
+    from pose_ros.core.values import (
+        Body,
+        JointAngles,
+        PoseResult,
+        Poses2D,
+        Poses3D,
+        Refined2D,
+        Tracks,
+    )
+
+    ids = np.array([7, 8])
+    xy, score = np.full((2, 17, 2), 3.0, np.float32), np.full((2, 17), 0.5, np.float32)
+    tracks = Tracks(ids, np.ones(2, np.int8), np.zeros((2, 4), np.float32),
+                    np.ones(2, np.float32), ids)  # fmt: skip
+    bodies = Poses3D.unknown(ids, 17)
+    bodies.xyz_m[0, 0] = 0.25, -0.5, 2.0
+    angle = np.array([[-1.5, np.nan], [np.nan, np.nan]], np.float32)
+    told = JointAngles(ids, "rep155", ("l_knee", "waist"), angle, angle, angle,
+                       np.ones((2, 2), np.int8), np.zeros((2, 2), bool))  # fmt: skip
+    result = PoseResult(
+        9, "cam", (64, 48), tracks, Poses2D(ids, xy, score), detected=True,
+        refined=Refined2D(Poses2D(ids, xy + 1, score), np.ones((2, 17), np.int8)),
+        body=Body(bodies, np.full((2, 16), np.nan, np.float32), told),
+    )  # fmt: skip
+    record = json.loads(json.dumps(track.frame_record(0, result), allow_nan=False))
+    first, second = record["people"]
+    assert first["keypoints_px"][5] == [4.0, 4.0, 0.5]
+    assert first["xyz_m"][0] == [0.25, -0.5, 2.0] and first["xyz_m"][1] == [None] * 3
+    assert first["joint_angles_rad"] == {"l_knee": -1.5, "waist": None}
+    assert second["xyz_m"] is None and second["joint_angles_rad"] == {}
+
+
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     """Two pictures; somebody is labelled in the first one."""
@@ -167,11 +200,14 @@ def test_bench_pipeline_puts_variants_side_by_side(video: Path) -> None:
     assert [row["variant"] for row in rows] == argv[-3::2]
     for row in rows:
         assert row["ms_per_frame_p50"] <= row["ms_per_frame_p95"]
-        assert set(row["stages"]) == {"detect", "track", "crop", "network", "decode"}
+        assert {"detect", "track", "crop", "network", "decode", "refine", "lift"} <= set(
+            row["stages"]
+        )
         assert (row["people"], row["frames"]) == ({"mean": 0.0, "max": 0}, 8)
+        assert row["agreement"] is None  # nobody has joints
 
 
 def test_bench_memory_reports_resident_memory(video: Path) -> None:
     row = bench.main(["memory", "--video", str(video), "--frames", "30", *LIGHT])["rows"][0]
     assert row["rss_mb_start"] > 20 and row["rss_mb_end"] < row["rss_mb_start"] + 200
-    assert row["gpu_mb_end"] is None
+    assert row["gpu_mb_end"] is None and row["kept_mb"] == 0.0

@@ -7,6 +7,7 @@ import torch
 
 from pose_ros.errors import ConfigError, ShapeError
 from pose_ros.training import losses
+from pose_ros.training.targets import gaussians
 
 torch.set_num_threads(1)
 
@@ -238,3 +239,22 @@ def test_fami_compat_is_what_that_code_computes() -> None:
     pairs = pair()
     mixed = losses.stdpose_information(maps, maps, target, torch.ones(1, 2), pairs, config)
     torch.testing.assert_close(mixed, 0.11 * found)
+
+
+def test_hstpn_does_not_smooth_what_it_has_not_found() -> None:
+    """A peak beyond the window of the soft-argmax costs its heatmap only."""
+    truth = torch.tensor([[8.0, 8.0]]).expand(1, 3, 1, 2)
+    places = torch.tensor([[8.0, 8.0], [9.0, 8.0], [8.0, 8.0]]).view(1, 3, 1, 2)
+    visible = torch.ones(1, 3, 1)
+
+    def maps(cells: torch.Tensor) -> torch.Tensor:
+        return gaussians(cells, (24, 24), 1.0)
+
+    near = losses.hstpn(maps(places), maps(truth), truth, visible)
+    # one cell of 24 and back, in two steps
+    assert near["motion"].item() == pytest.approx(2 * (1 / 24) ** 2 / 2, rel=0.05)
+    places = places.clone()
+    places[0, 1] = torch.tensor([18.0, 8.0])
+    far = losses.hstpn(maps(places), maps(truth), truth, visible)
+    assert far["motion"].item() == far["temporal"].item() == 0.0
+    assert far["heatmap"] > near["heatmap"]

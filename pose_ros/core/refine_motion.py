@@ -1,0 +1,192 @@
+"""Constant-velocity Kalman filters, one per joint, for all joints of all people at once.
+
+Letters: P people, K joints, d axes. A joint's state is its position and velocity, (P, K, 2 d); its
+covariance is (P, K, 2 d, 2 d). The filter is what remains of the temporal energy when all older
+frames are integrated out: its mean is the closed-form start of the refinement and its information
+the weight of that start.
+
+Source: Bar-Shalom et al., Estimation with Applications to Tracking and Navigation, 2001, sections
+6.2.2 (white-noise acceleration) and 8.6 (fixed-interval smoothing).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pose_ros.core.anthropometry import Anatomy
+from pose_ros.core.refine_energy import RefineConfig
+from pose_ros.core.refine_inertia import AGEING, MEASURED_PROCESS, Inertia, carried, hang
+from pose_ros.core.values import IntArray
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+#: An unseen joint may change its own motion this much more than a seen one.
+UNSEEN_PROCESS = 2.0
+#: Share of the process density that a joint at rest keeps; `first_speed` and faster is all of it.
+REST_PROCESS = 0.15
+#: Confidence of a network that is sure of a joint.
+SURE = 0.8
+
+
+@dataclass
+class Belief:
+    """States of P people; ``age_s`` is the time since a joint was measured, inf for never."""
+
+    state: Floats  # (P, K, 2 d) position, velocity
+    cov: Floats  # (P, K, 2 d, 2 d)
+    age_s: Floats  # (P, K)
+    jumps: npt.NDArray[np.int64]  # (P, K) surely seen innovations beyond the gate in a row
+
+
+@dataclass(frozen=True)
+class Step:
+    """One frame's passage through the filter, kept for smoothing."""
+
+    predicted: Floats  # (P, K, 2 d)
+    predicted_cov: Floats  # (P, K, 2 d, 2 d)
+    transition: Floats  # (P, K) factor on the velocity
+    dt_s: Floats  # (P,)
+    restarted: Mask  # (P, K) joints whose history was dropped
+    after: Belief
+
+
+def predict(
+    belief: Belief, dt_s: Floats, unseen: Mask, anatomy: Anatomy, config: RefineConfig,
+    gain: Floats | None = None,
+) -> tuple[Floats, Floats, Floats]:  # fmt: skip
+    """State and covariance ``dt_s`` (P,) later, and the factor (P, K) on each velocity.
+
+    A joint that is ``unseen`` (P, K) is carried by its neighbour nearer to the trunk; what it
+    moves relative to that fades. A joint whose ``gain`` (P, K, d) of velocity was measured keeps
+    its own motion; NaN where it was not.
+    """
+    dims = belief.state.shape[-1] // 2
+    state, cov = belief.state.copy(), belief.cov.copy()
+    dt = dt_s[:, None, None]
+    velocity = state[..., dims:]
+    felt = np.zeros_like(unseen) if gain is None else np.isfinite(gain[..., 0])
+    unseen = unseen & ~felt
+    keep = np.where(unseen, np.exp(-dt[..., 0] / config.coast_s), 1.0)
+    if unseen.any():
+        led = anatomy.carrier @ velocity
+        velocity[...] = led + keep[..., None] * (velocity - led)
+        cov[..., dims:, :] *= keep[..., None, None]
+        cov[..., :, dims:] *= keep[..., None, None]
+    state[..., :dims] += dt * velocity
+    if gain is not None:
+        pushed = np.where(felt[..., None], gain, 0.0)
+        state[..., :dims] += 0.5 * dt * pushed
+        velocity += pushed
+    cov[..., :dims, :] += dt[..., None] * cov[..., dims:, :]
+    cov[..., :, :dims] += dt[..., None] * cov[..., :, dims:]
+    speed = np.sqrt((velocity * velocity).sum(axis=-1))
+    lively = np.minimum(REST_PROCESS + speed / config.first_speed, 1.0)
+    density = config.process * anatomy.mobility * lively * (1.0 + UNSEEN_PROCESS * unseen)
+    density = np.where(felt, MEASURED_PROCESS * density, density)
+    axes = np.arange(dims)
+    t = dt[..., 0]
+    noise = density[..., None]
+    cov[..., axes, axes] += noise * (t**3 / 3)[..., None]
+    cov[..., axes, axes + dims] += noise * (t**2 / 2)[..., None]
+    cov[..., axes + dims, axes] += noise * (t**2 / 2)[..., None]
+    cov[..., axes + dims, axes + dims] += noise * t[..., None]
+    return state, cov, keep
+
+
+def advance(
+    belief: Belief,
+    seen: tuple[Floats, Floats, Floats],
+    dt_s: Floats,
+    anatomy: Anatomy,
+    config: RefineConfig,
+    worn: tuple[Inertia, IntArray] | None = None,
+) -> Step:
+    """Predict ``dt_s`` (P,) ahead and take in the measured joints.
+
+    ``seen`` holds points (P, K, d) with NaN where missing, confidences (P, K) and covariances
+    (P, K, d, d) that already contain the confidence. Innovations beyond ``config.gate`` spreads
+    count less. One beyond ``config.jump`` of a surely seen joint, followed by one beyond half of
+    that (the first has moved the joint already), restarts it. ``worn`` is what sensors say and of
+    which bones; joints that they carry age slowly.
+    """
+    points, confidence, spread = seen
+    dims = points.shape[-1]
+    usable = np.isfinite(points[..., 0])
+    unseen = ~usable | (belief.age_s > 0)
+    gain_m_s = None if worn is None else worn[0].gain_m_s
+    state, cov, keep = predict(belief, dt_s, unseen, anatomy, config, gain_m_s)
+    innovation = np.where(usable[..., None], points - state[..., :dims], 0.0)
+    axes = np.arange(dims)
+    expected = cov[..., axes, axes] + spread[..., axes, axes]
+    surprise = (innovation * innovation / expected).mean(axis=-1)
+    far = dims * surprise > np.where(belief.jumps > 0, 0.25, 1.0) * config.jump**2
+    jumped = far & (confidence > SURE)
+    jumps = np.where(jumped, belief.jumps + 1, 0)
+    passed_s = dt_s[:, None] * (1.0 if worn is None else np.where(carried(*worn), AGEING, 1.0))
+    lost = belief.age_s + passed_s > config.max_gap_s
+    restarted = usable & (lost | (jumps >= 2))
+    excuse = np.maximum(surprise / config.gate**2, 1.0)[..., None, None]
+    total = cov[..., :dims, :dims] + spread * excuse
+    gain = cov[..., :dims] @ np.linalg.inv(total)
+    gain *= usable[..., None, None]
+    new_state = state + (gain @ innovation[..., None])[..., 0]
+    new_cov = cov - gain @ cov[..., :dims, :]
+    if restarted.any():
+        _restart(new_state, new_cov, points, spread, restarted, (anatomy, config, lost))
+        jumps = np.where(restarted, 0, jumps)
+    age_s = np.where(usable, 0.0, belief.age_s + passed_s)
+    if worn is not None:
+        hang(new_state, new_cov, age_s, worn[0], (worn[1], config.max_gap_s))
+    after = Belief(new_state, new_cov, age_s, jumps)
+    return Step(state, cov, keep, dt_s, restarted, after)
+
+
+def _restart(
+    state: Floats,
+    cov: Floats,
+    points: Floats,
+    spread: Floats,
+    which: Mask,
+    rest: tuple[Anatomy, RefineConfig, Mask],
+) -> None:
+    """Begin the joints ``which`` (P, K) anew, moving as their neighbours move."""
+    anatomy, config, lost = rest
+    dims = points.shape[-1]
+    velocity = np.where(lost[..., None], 0.0, state[..., dims:])
+    carried = anatomy.carrier @ velocity
+    start = np.concatenate([points, carried], axis=-1)
+    state[which] = start[which]
+    fresh = np.zeros((int(which.sum()), 2 * dims, 2 * dims))
+    fresh[:, :dims, :dims] = spread[which]
+    axes = np.arange(dims, 2 * dims)
+    fresh[:, axes, axes] = config.first_speed**2
+    cov[which] = fresh
+
+
+def smooth(steps: list[Step]) -> tuple[Floats, Floats]:
+    """Positions (P, m, K, d) and covariances (P, m, K, d, d) of the steps, given all of them."""
+    last = steps[-1].after
+    state, cov = last.state, last.cov
+    dims = state.shape[-1] // 2
+    states, covs = [state], [cov]
+    for step, following in zip(steps[-2::-1], steps[:0:-1], strict=True):
+        before = step.after
+        cross = before.cov.copy()  # before.cov @ F^T
+        cross[..., dims:] *= following.transition[..., None, None]
+        cross[..., :dims] += following.dt_s[:, None, None, None] * cross[..., dims:]
+        gain = cross @ np.linalg.inv(following.predicted_cov)
+        gain *= ~following.restarted[..., None, None]
+        moved = (gain @ (state - following.predicted)[..., None])[..., 0]
+        change = gain @ (cov - following.predicted_cov) @ gain.swapaxes(-1, -2)
+        state, cov = before.state + moved, before.cov + change
+        states.append(state)
+        covs.append(cov)
+    states, covs = states[::-1], covs[::-1]
+    return (
+        np.stack([s[..., :dims] for s in states], axis=1),
+        np.stack([c[..., :dims, :dims] for c in covs], axis=1),
+    )

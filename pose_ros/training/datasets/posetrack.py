@@ -1,0 +1,143 @@
+"""PoseTrack 2017, 2018 and 2021: videos of several people, 15 joints, a label file per video.
+
+The window is always of consecutive video frames, labelled or not. Labels are those of
+`posetrack_files`; boxes of PoseTrack17 are the extent of the joints x 1.3.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pose_ros.core.skeletons import POSETRACK15
+from pose_ros.errors import SourceError
+from pose_ros.training.datasets import register_dataset
+from pose_ros.training.datasets.base import FileImage, WindowSpec, need, picture_size
+from pose_ros.training.datasets.clips import (
+    BOX_MIN,
+    Clip,
+    LabelledClips,
+    check_pictures,
+    read_detections,
+)
+from pose_ros.training.datasets.posetrack_files import read_labels
+
+#: Room for the frames of a video where ids have to be made up.
+IDS_PER_VIDEO = 10000
+LAYOUT17 = """\
+  ROOT/annotations/{train,val}/*.json      PoseTrack17's JSON labels ('annolist'), one per video
+  ROOT/images/<as the labels name them>/00000001.jpg
+Register and download at posetrack.net; poseval's mat2json makes the JSON of the .mat labels."""
+LAYOUT18 = """\
+  ROOT/annotations/{train,val}/000342_mpii_test.json
+  ROOT/images/{train,val}/000342_mpii_test/000000.jpg
+Register and download at posetrack.net (use v0.45: 170 videos in val)."""
+LAYOUT21 = """\
+  ROOT/posetrack_data/{train,val}/000342_mpii_test.json
+  ROOT/images/{train,val}/000342_mpii_test/000000.jpg
+Labels: github.com/anDoer/PoseTrack21 (needs a token); pictures: PoseTrack18's."""
+
+
+@register_dataset("posetrack17")
+def posetrack17(
+    path: str,
+    split: str = "val",
+    frames: int = 1,
+    key: int = 0,
+    step: int = 1,
+    boxes: str = "",
+    box_min: float = BOX_MIN,
+) -> LabelledClips:
+    """PoseTrack17; ``boxes`` is a file of detections, the labels' boxes without one."""
+    return open_posetrack(
+        "posetrack17",
+        Path(path),
+        Path(path) / "annotations" / split,
+        LAYOUT17,
+        WindowSpec(frames, key, step),
+        (boxes, box_min),
+    )
+
+
+@register_dataset("posetrack18")
+def posetrack18(
+    path: str,
+    split: str = "val",
+    frames: int = 1,
+    key: int = 0,
+    step: int = 1,
+    boxes: str = "",
+    box_min: float = BOX_MIN,
+) -> LabelledClips:
+    """PoseTrack18; ``boxes`` is a file of detections, the labels' boxes without one."""
+    return open_posetrack(
+        "posetrack18",
+        Path(path),
+        Path(path) / "annotations" / split,
+        LAYOUT18,
+        WindowSpec(frames, key, step),
+        (boxes, box_min),
+    )
+
+
+@register_dataset("posetrack21")
+def posetrack21(
+    path: str,
+    split: str = "val",
+    frames: int = 1,
+    key: int = 0,
+    step: int = 1,
+    boxes: str = "",
+    box_min: float = BOX_MIN,
+) -> LabelledClips:
+    """PoseTrack21; ``boxes`` is a file of detections, the labels' boxes without one."""
+    return open_posetrack(
+        "posetrack21",
+        Path(path),
+        Path(path) / "posetrack_data" / split,
+        LAYOUT21,
+        WindowSpec(frames, key, step),
+        (boxes, box_min),
+    )
+
+
+def open_posetrack(
+    name: str,
+    root: Path,
+    labels: Path,
+    layout: str,
+    window: WindowSpec,
+    boxes: tuple[str, float] = ("", BOX_MIN),
+) -> LabelledClips:
+    """Every video with a label file in a folder, of either form.
+
+    Raises:
+        SourceError: files are missing; the message shows the layout.
+        ConfigError: labels that contradict themselves.
+
+    """
+    need(root, f"the {name} folder", layout)
+    need(labels, "the folder of label files", layout)
+    files = sorted(labels.glob("*.json"))
+    if not files:
+        raise SourceError(f"{labels}: expected a label file per video. Expected layout:\n{layout}")
+    clips = [read_labels(file, root) for file in files]
+    clips = [clip for clip in clips if clip.frames]
+    check_pictures(clips, f"Expected layout:\n{layout}")
+    _complete(clips)
+    detections = read_detections(Path(boxes[0]), boxes[1]) if boxes[0] else None
+    return LabelledClips(name, POSETRACK15, clips, window, detections)
+
+
+def _complete(clips: list[Clip]) -> None:
+    """Fill in image sizes, which the pictures of a video share, and ids that tell them apart."""
+    ids = {frame.image_id for clip in clips for frame in clip.frames}
+    named = len(ids) == sum(len(clip.frames) for clip in clips)
+    for video, clip in enumerate(clips, start=1):
+        image = clip.frames[0].image
+        size = clip.frames[0].size_px
+        if size is None and isinstance(image, FileImage):
+            size = picture_size(image.path)
+        for frame in clip.frames:
+            frame.size_px = frame.size_px or size
+            if not named:
+                frame.image_id += video * IDS_PER_VIDEO

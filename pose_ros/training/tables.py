@@ -1,0 +1,420 @@
+"""The tables of the five papers as data: what was printed, and the flags that make each row.
+
+Columns are the papers'; ``metric`` says which of our metrics belongs in a column. Values are as
+printed. Flags are fields of the network's config, given as ``--net-option NAME=VALUE`` to
+`training.evaluate` and as ``net.options.NAME`` to `training.train`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pose_ros.errors import ConfigError
+
+GROUPS = ("Head", "Sho", "Elb", "Wri", "Hip", "Knee", "Ank")
+Flags = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its printed values in the order of the columns, None where nothing is printed."""
+
+    key: str
+    title: str
+    values: tuple[float | None, ...]
+    flags: Flags | None = field(default_factory=dict)  # of the net; None: not one of our networks
+    evaluate: str = ""  # options of training.evaluate that the row needs besides
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a paper."""
+
+    key: str
+    title: str
+    net: str  # of the registry
+    dataset: str  # by name, without a path
+    protocol: str
+    columns: tuple[tuple[str, str], ...]  # (title, metric)
+    rows: tuple[Row, ...]
+    note: str = ""
+
+    def row(self, key: str) -> Row:
+        """Return the row of that key.
+
+        Raises:
+            ConfigError: there is none.
+
+        """
+        for row in self.rows:
+            if row.key == key:
+                return row
+        raise ConfigError(
+            f"table {self.key} has no row '{key}': {', '.join(r.key for r in self.rows)}"
+        )
+
+
+def _columns(mean: str) -> tuple[tuple[str, str], ...]:
+    return (*((g, g) for g in GROUPS), ("Mean", mean))
+
+
+_MEAN = (("Mean", "total"),)
+_HSTPN = (("Acc", "accuracy"), ("Rec", "recall"), ("F1", "f1"), ("AUC", "auc"))
+_M7 = "The printed mean is the one of the seven columns (m7); poseval's is `total`."
+_UNKNOWN = (
+    "The paper does not define its metrics for poses and its set-up is of another field: the "
+    "printed numbers are not comparable, only their order is a claim. Refinement needs tracks in "
+    "consecutive frames: on single pictures the last two rows are the same network."
+)
+
+
+def _estimation(
+    net: str, paper: str, numbers: dict[str, tuple[float, ...]], mean: str
+) -> list[Table]:
+    """Tables 1 to 3 of a PoseTrack paper: the full model on the three sets."""
+    return [
+        Table(
+            f"{paper}.{number}",
+            f"{paper}, PoseTrack20{year} val",
+            net,
+            f"posetrack{year}",
+            "poseval",
+            _columns(mean),
+            (Row("full", paper, numbers[year]),),
+            _M7 if mean == "m7" else "",
+        )
+        for number, year in enumerate(("17", "18", "21"), start=1)
+    ]
+
+
+_PSTPOSE = _estimation(
+    "pstpose_vitl",
+    "pstpose",
+    {
+        "17": (90.0, 91.7, 89.7, 86.0, 89.9, 87.8, 80.4, 88.0),
+        "18": (86.6, 89.2, 85.8, 81.3, 84.9, 84.4, 81.6, 84.9),
+        "21": (86.7, 89.1, 85.6, 82.1, 84.1, 84.7, 80.4, 84.8),
+    },
+    "total",
+)
+_VREMD = [
+    Table(
+        f"vremd.{key}",
+        f"vremd, PoseTrack20{year} val",
+        "vremd_vitl",
+        f"posetrack{year}",
+        "poseval",
+        _columns(mean),
+        (Row("full", "VREMD", values),),
+        _M7 if mean == "m7" else "",
+    )
+    for key, year, mean, values in (
+        ("1", "17", "total", (89.9, 91.4, 88.8, 84.8, 88.5, 87.8, 81.0, 87.6)),
+        ("2", "18", "m7", (86.7, 89.3, 85.6, 82.1, 85.0, 83.9, 79.3, 84.6)),
+        ("3", "21", "m7", (87.2, 89.1, 85.2, 82.4, 85.1, 83.4, 79.2, 84.5)),
+    )
+]
+_DSA = [
+    Table(
+        f"dsa.{key}",
+        f"dsa, PoseTrack20{year} val",
+        "dsa_w48",
+        f"posetrack{year}",
+        "poseval",
+        _columns("m7"),
+        (Row("full", "DSA", values),),
+        _M7,
+    )
+    for key, year, values in (
+        ("1", "17", (82.9, 84.2, 80.9, 73.6, 76.8, 76.2, 70.0, 77.8)),
+        ("2", "18", (81.5, 85.1, 81.4, 74.8, 75.6, 77.1, 72.3, 78.3)),
+    )
+]
+_STDPOSE = [
+    Table(
+        f"stdpose.2.{year}",
+        f"stdpose, estimation, PoseTrack20{year} val (Table 2)",
+        "stdpose_vitl",
+        f"posetrack{year}",
+        "poseval",
+        _columns("m7"),
+        (Row("full", "STDPose", values),),
+        _M7,
+    )
+    for year, values in (
+        ("17", (89.7, 91.3, 88.5, 84.7, 88.7, 87.9, 80.6, 87.4)),
+        ("18", (84.9, 88.3, 85.5, 82.3, 85.9, 84.9, 79.6, 84.5)),
+        ("21", (84.4, 88.5, 85.3, 82.3, 85.5, 84.1, 80.0, 84.3)),
+    )
+]
+_PROPAGATION = "--predictions DIR of poses that training.propagate made"
+_STDPOSE_LABELS = [
+    Table(
+        "stdpose.1",
+        "stdpose, label propagation with T=7 (Table 1)",
+        "stdpose_vitl",
+        "posetrack17",
+        "poseval",
+        _columns("total"),
+        (
+            Row("pt17", "PoseTrack2017", (92.7, 93.1, 91.4, 88.1, 91.9, 90.3, 88.1, 90.9),
+                evaluate=_PROPAGATION),
+            Row("pt18", "PoseTrack2018", (90.4, 91.6, 87.6, 85.8, 86.9, 87.0, 85.8, 88.0),
+                evaluate=_PROPAGATION),
+            Row("pt21", "PoseTrack21", (91.5, 90.4, 87.2, 83.3, 85.9, 85.2, 83.2, 86.9),
+                evaluate=_PROPAGATION),
+        ),
+    ),
+    Table(
+        "stdpose.3",
+        "stdpose, estimation after learning from propagated labels (Table 3)",
+        "stdpose_vitl",
+        "posetrack17",
+        "poseval",
+        _columns("m7"),
+        (
+            Row("t7", "T=7, 16.7 % labelled", (87.1, 85.9, 82.8, 79.6, 83.1, 82.0, 76.3, 82.4)),
+            Row("t4", "T=4, 26.7 % labelled", (88.3, 87.8, 84.1, 81.5, 85.3, 84.2, 79.0, 84.3)),
+            Row("t2", "T=2, 50.0 % labelled", (88.9, 89.0, 85.4, 82.6, 86.6, 84.9, 79.6, 85.2)),
+            Row("all", "all labels", (89.7, 91.3, 88.5, 84.7, 88.7, 87.9, 80.6, 87.4)),
+        ),
+        _M7,
+    ),
+    Table(
+        "stdpose.4",
+        "stdpose, parts of the model, propagation with T=7 (Table 4)",
+        "stdpose_vitl",
+        "posetrack17",
+        "poseval",
+        _MEAN,
+        (
+            Row("a", "baseline", (86.8,),
+                {"tff": False, "tks": False, "stda": False, "dam": False, "mi": False}),
+            Row("b", "TFF", (88.4,),
+                {"tff": True, "tks": False, "stda": False, "dam": False, "mi": False}),
+            Row("c", "TKS", (88.6,),
+                {"tff": False, "tks": True, "stda": False, "dam": False, "mi": False}),
+            Row("d", "TFF + TKS + STDA", (89.6,), {"dam": False, "mi": False}),
+            Row("e", "+ DAM", (90.3,), {"mi": False}),
+            Row("f", "+ MI (full)", (90.9,)),
+        ),
+        "Rows (a) to (c) have no path by which labels enter; the paper prints them all the same.",
+    ),
+    Table(
+        "stdpose.4.interval",
+        "stdpose, interval between labels (Table 4, lower half)",
+        "stdpose_vitl",
+        "posetrack17",
+        "poseval",
+        _MEAN,
+        tuple(
+            Row(f"t{interval}", f"T={interval}", (value,),
+                evaluate=f"{_PROPAGATION} --interval {interval}")
+            for interval, value in
+            ((2, 98.1), (3, 96.8), (5, 92.5), (7, 90.9), (9, 90.1), (15, 83.6))
+        ),
+        "Labelled frames score 100 and are part of the mean.",
+    ),
+]  # fmt: skip
+_ABLATIONS = [
+    Table(
+        "pstpose.4",
+        "pstpose, parts of the model (Table 4)",
+        "pstpose_vitl",
+        "posetrack17",
+        "poseval",
+        _MEAN,
+        (
+            Row("baseline", "baseline", (84.2,), {"dfe": "mhsa", "fcg": False, "dsf": "none"}),
+            Row("a", "w/o DFE", (86.5,), {"dfe": "mhsa"}),
+            Row("b", "w/o FCG", (86.2,), {"fcg": False}),
+            Row("c", "w/o DSF", (86.4,), {"dsf": "none"}),
+            Row("full", "full", (88.0,)),
+        ),
+    ),
+    Table(
+        "vremd.4",
+        "vremd, streams (Table 4)",
+        "vremd_vitl",
+        "posetrack17",
+        "poseval",
+        _MEAN,
+        (
+            Row("baseline", "baseline", (80.2,), {"hkme": False, "bmd": False}),
+            Row("hkme", "HKME", (85.3,), {"bmd": False}),
+            Row("bmd", "BMD", (85.6,), {"hkme": False}),
+            Row("full", "both", (87.6,)),
+        ),
+    ),
+    Table(
+        "vremd.5",
+        "vremd, masks (Table 5)",
+        "vremd_vitl",
+        "posetrack17",
+        "poseval",
+        _MEAN,
+        (
+            Row("none", "no mask", (85.9,), {"human_mask": False, "keypoint_mask": False}),
+            Row("human", "human", (86.5,), {"keypoint_mask": False}),
+            Row("keypoint", "keypoint", (86.8,), {"human_mask": False}),
+            Row("full", "both", (87.6,)),
+        ),
+    ),
+    Table(
+        "vremd.6",
+        "vremd, motion operator (Table 6)",
+        "vremd_vitl",
+        "posetrack17",
+        "poseval",
+        _MEAN,
+        (
+            Row("dc", "deformable convolution", (84.7,), {"motion_op": "dc", "bidir": False}),
+            Row("da", "deformable attention", (85.8,), {"motion_op": "da", "bidir": False}),
+            Row("dca", "deformable cross attention", (87.1,), {"bidir": False}),
+            Row("full", "both directions", (87.6,)),
+        ),
+    ),
+    Table(
+        "dsa.4",
+        "dsa, parts of the model (Table 4)",
+        "dsa_w48",
+        "posetrack17",
+        "poseval",
+        (("Mean", "m7"),),
+        (
+            Row("n2", "2 neighbours", (75.9,), {"supports": 2}),
+            Row("n6", "6 neighbours", (77.5,), {"supports": 6}),
+            Row("conv", "GAB as plain convolution", (77.2,), {"gab": "conv"}),
+            Row("nogab", "w/o GAB", (74.3,), {"gab": "none"}),
+            Row("noleb", "w/o LEB", (76.5,), {"leb": False}),
+            Row("noalign", "w/o alignment", (72.6,), {"align": False}),
+            Row("full", "full", (77.8,)),
+        ),
+        _M7,
+    ),
+    Table(
+        "dsa.5",
+        "dsa, arrangement of the alignment (Table 5)",
+        "dsa_w48",
+        "posetrack17",
+        "poseval",
+        (("Mean", "m7"),),
+        (
+            Row("nounet", "w/o U-Net", (75.9,), {"unet": False}),
+            Row("full", "full", (77.8,)),
+        ),
+        _M7,
+    ),
+    Table(
+        "dsa.3",
+        "dsa, badminton (Table 3)",
+        "dsa_w48",
+        "badminton",
+        "poseval",
+        _columns("m7"),
+        (
+            Row("cpm", "CPM", (70.1, 61.5, 69.0, 66.5, 55.6, 59.8, 51.2, 61.9), None),
+            Row("lstm_pm", "LSTM-PM", (71.2, 63.5, 69.2, 67.0, 57.0, 61.2, 52.0, 63.0), None),
+            Row("resnet50", "ResNet-50", (72.3, 71.0, 70.5, 69.8, 62.1, 66.4, 57.8, 67.1), None),
+            Row("hrnet", "HRNet", (76.8, 73.2, 71.1, 70.5, 68.6, 69.8, 59.8, 70.3), None),
+            Row("full", "DSA", (79.8, 78.5, 75.6, 71.2, 70.8, 72.3, 61.9, 72.8)),
+        ),
+        _M7,
+    ),
+]
+#: Runs the iterative refinement (APRS) on what the network says.
+_REFINED = "--refine RATE_HZ"
+_HSTPN_SETS = ("mpii", "ochuman", "crowdpose", "sportspose")
+_HSTPN_FULL = {
+    "mpii": (90.21, 88.45, 89.12, 91.56),
+    "ochuman": (85.67, 83.78, 84.92, 87.34),
+    "crowdpose": (89.12, 87.45, 88.34, 90.45),
+    "sportspose": (84.23, 82.12, 83.67, 86.34),
+}
+_HSTPN_WITHOUT: tuple[tuple[str, str, Flags, dict[str, tuple[float, ...]]], ...] = (
+    ("msf", "w/o multi-scale fusion", {"msf": False}, {
+        "mpii": (85.12, 82.34, 83.89, 87.12), "ochuman": (80.45, 78.12, 79.78, 82.01),
+        "crowdpose": (83.12, 80.45, 81.67, 84.89), "sportspose": (78.34, 76.12, 77.56, 80.03)}),
+    ("temporal", "w/o temporal consistency", {"temporal": "off"}, {
+        "mpii": (86.45, 83.56, 84.78, 88.23), "ochuman": (81.67, 79.34, 80.45, 83.45),
+        "crowdpose": (84.56, 82.12, 83.45, 86.23), "sportspose": (79.67, 77.78, 78.89, 81.45)}),
+    ("attn", "w/o attention prediction", {"attn": False}, {
+        "mpii": (87.89, 85.23, 86.12, 89.34), "ochuman": (82.89, 80.12, 81.78, 84.67),
+        "crowdpose": (85.34, 83.67, 84.23, 87.34), "sportspose": (80.89, 79.12, 80.23, 82.67)}),
+    ("aprs", "w/o iterative refinement", {}, {
+        "mpii": (88.45, 86.34, 87.23, 90.12), "ochuman": (83.56, 81.45, 82.89, 85.78),
+        "crowdpose": (86.45, 84.56, 85.12, 88.12), "sportspose": (81.67, 80.34, 81.45, 83.78)}),
+)  # fmt: skip
+_HSTPN_TABLES = [
+    Table(
+        f"hstpn.4.{name}",
+        f"hstpn, parts of the model on {name} (Tables 1, 2, 4, 5)",
+        "hstpn_r50",
+        name,
+        "hstpn",
+        _HSTPN,
+        (
+            *(
+                Row(key, title, values[name], flags)
+                for key, title, flags, values in _HSTPN_WITHOUT
+            ),
+            Row("full", "full", _HSTPN_FULL[name]),
+        ),
+        _UNKNOWN,
+    )
+    for name in _HSTPN_SETS
+]
+#: Table 6 prints pass or fail: 1 and 0 here. The corruption that stands for each scene is ours.
+_HSTPN_SCENES = Table(
+    "hstpn.6",
+    "hstpn, scenes (Table 6: 1 pass, 0 fail)",
+    "hstpn_r50",
+    "posetrack18",
+    "hstpn",
+    (("Pass", "f1"),),
+    (
+        Row("occlusion", "occlusion", (1,), evaluate="--corruption occlusion:0.5"),
+        Row("motion", "fast motion", (1,), evaluate="--corruption motion:0.5"),
+        Row("lowlight", "low light", (1,), evaluate="--corruption lowlight:0.5"),
+        Row("full_occlusion", "full occlusion", (0,), evaluate="--corruption occlusion:1"),
+        Row("blur", "blur (not in the paper)", (None,), evaluate="--corruption blur:0.5"),
+        Row("noise", "noise (not in the paper)", (None,), evaluate="--corruption noise:0.5"),
+        Row("lowres", "far person (not in the paper)", (None,),
+            evaluate="--corruption lowres:0.5"),
+        Row("dropframes", "lost frames (not in the paper)", (None,),
+            evaluate="--corruption dropframes:0.5"),
+        Row("dropkp", "lost joints (not in the paper)", (None,),
+            evaluate="--corruption dropkp:0.5"),
+    ),
+    "The paper prints pass or fail, ours is F1 in percent; crowds and overlapping legs have no "
+    "corruption here, CrowdPose and OCHuman are for them.",
+)  # fmt: skip
+
+TABLES: dict[str, Table] = {
+    table.key: table
+    for table in (
+        *_PSTPOSE, *_VREMD, *_STDPOSE, *_STDPOSE_LABELS, *_DSA, *_ABLATIONS, *_HSTPN_TABLES,
+        _HSTPN_SCENES,
+    )
+}  # fmt: skip
+
+
+def get_table(key: str) -> Table:
+    """Return the table of that key.
+
+    Raises:
+        ConfigError: there is none.
+
+    """
+    if key not in TABLES:
+        raise ConfigError(f"table '{key}' is not known; known: {', '.join(sorted(TABLES))}")
+    return TABLES[key]
+
+
+def flags_text(row: Row) -> str:
+    """Options that make a row, as they are typed."""
+    if row.flags is None:
+        return "(not one of our networks)"
+    parts = [f"--net-option {name}={value}" for name, value in row.flags.items()]
+    return " ".join([*parts, row.evaluate]).strip() or "(as it is)"

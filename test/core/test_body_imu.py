@@ -1,0 +1,270 @@
+"""Worn sensors: where they sit is learned, hidden limbs are bridged, dead ones change nothing."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from pose_ros.core.anthropometry import anatomy_of
+from pose_ros.core.body_imu import BodyImus, Strap
+from pose_ros.core.body_imu_fit import assign, fit_mounts, fit_yaw, turn_about_up
+from pose_ros.core.imu import GRAVITY_M_S2
+from pose_ros.core.penalties import Context
+from pose_ros.core.refine_energy import stream_config
+from pose_ros.core.refine_inertia import AGEING, DirectionPrior, Inertia, worn_bones
+from pose_ros.core.refine_stream import StreamRefiner
+from pose_ros.core.skeletons import COCO17
+from pose_ros.core.so3 import exp_so3
+from pose_ros.core.values import KeypointStatus
+from pose_ros.errors import ConfigError
+
+NAMES, BONES = worn_bones(COCO17)
+IDS = np.array([5], np.int64)
+#: Optical axes of a level camera that looks along the world's x.
+WORLD_FROM_CAMERA = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
+UPPER, LOWER, WRIST = 0.30, 0.26, COCO17.index("left_wrist")
+SENSORS = ("left_upper_arm", "left_forearm")
+FRAME_NS = 33_333_333
+
+
+def joints(t: float) -> np.ndarray:
+    """(17, 3) world: somebody who stands 3 m ahead and swings the left arm in many ways."""
+    xyz = np.zeros((17, 3))
+    for name, where in {
+        "shoulder": (3.0, 0.18, 1.45), "hip": (3.0, 0.10, 0.95), "knee": (3.0, 0.10, 0.5),
+        "ankle": (3.0, 0.10, 0.08), "elbow": (3.0, 0.22, 1.15), "wrist": (2.97, 0.22, 0.9),
+        "eye": (2.9, 0.03, 1.67), "ear": (2.98, 0.07, 1.65),
+    }.items():  # fmt: skip
+        xyz[COCO17.index("left_" + name)] = where
+        xyz[COCO17.index("right_" + name)] = np.array(where) * [1, -1, 1]
+    xyz[0] = (2.88, 0.0, 1.63)
+    shoulder = xyz[COCO17.index("left_shoulder")]
+    turns = arm(t)
+    elbow = shoulder + UPPER * turns[0][:, 1]
+    xyz[COCO17.index("left_elbow")] = elbow
+    xyz[WRIST] = elbow + LOWER * turns[1][:, 1]
+    return xyz
+
+
+def arm(t: float) -> tuple[np.ndarray, np.ndarray]:
+    """World from bone of upper arm and forearm; the bone is +y."""
+    down = exp_so3(np.array([-np.pi / 2, 0.0, 0.0]))
+    upper = exp_so3(np.array([0.5 * np.sin(2.1 * t), 0.9 * np.sin(1.3 * t), 0.4 * np.sin(t)]))
+    lower = exp_so3(np.array([0.2, -0.9 - 0.7 * np.sin(2.9 * t), 0.3 * np.sin(1.7 * t)]))
+    return upper @ down, upper @ lower @ down
+
+
+def mounts(yaw: float = 0.7) -> tuple[list[np.ndarray], np.ndarray]:
+    """Sensor axes on the bones, and the turn from the camera's world to the sensors'."""
+    turns = [exp_so3(np.array(v)) for v in ([1.0, 0.4, -2.0], [-0.3, 2.0, 0.8])]
+    return turns, exp_so3(np.array([0.0, 0.0, -yaw]))
+
+
+def point(t: float, which: int) -> np.ndarray:
+    xyz = joints(t)
+    inner, outer = BONES[NAMES.index(SENSORS[which])]
+    return (xyz[inner] + xyz[outer]) / 2
+
+
+@cache
+def sample(t_ns: int, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rate, force and orientation of a sensor; the heading changes the last only."""
+    t, e, h = t_ns * 1e-9, 1e-4, 1e-3
+    turned = mounts()[0][k]
+    before, world, after = (arm(t + d)[k] @ turned for d in (-e, 0.0, e))
+    spin = (before.T @ after - after.T @ before) / (4 * e)
+    felt = (point(t + h, k) - 2 * point(t, k) + point(t - h, k)) / h**2
+    force = world.T @ (felt + GRAVITY_M_S2 * np.array([0, 0, 1]))
+    return np.array([spin[2, 1], spin[0, 2], spin[1, 0]]), force, world
+
+
+def feed(imus: BodyImus, t_ns: int, until_ns: int, yaw: float = 0.7) -> int:
+    """Push 100 Hz samples up to a time; returns the next stamp."""
+    heading = mounts(yaw)[1]
+    while t_ns <= until_ns:
+        for k, name in enumerate(SENSORS):
+            gyro, force, world = sample(t_ns, k)
+            imus.imus[name].push(t_ns, gyro, force, heading @ world)
+        t_ns += 10_000_000
+    return t_ns
+
+
+def camera(t: float) -> np.ndarray:
+    return (joints(t) @ WORLD_FROM_CAMERA).astype(np.float32)
+
+
+def run(straps, seconds=7.0, hide_s=6.0, dead_s=np.inf, noise_m=0.01, yaw=0.7):
+    """Wrist errors (T,) with the whole arm unseen from ``hide_s`` on, the imus, statuses."""
+    rng = np.random.default_rng(3)
+    imus = None if straps is None else BodyImus(COCO17, straps)
+    prior = DirectionPrior(COCO17)
+    config = replace(stream_config(3), max_prediction_s=1.2, max_gap_s=1.5)
+    refiner = StreamRefiner(COCO17, 3, config, () if imus is None else (prior,))
+    arm_joints = BONES[[NAMES.index(s) for s in SENSORS]][:, 1]
+    off, states, at_ns = [], [], 0
+    for n in range(round(seconds * 30)):
+        stamp = n * FRAME_NS
+        true = camera(stamp * 1e-9)
+        score = np.full((1, 17), 0.9, np.float32)
+        points = (true + noise_m * rng.standard_normal((17, 3))).astype(np.float32)[None]
+        if stamp * 1e-9 >= hide_s:
+            score[0, arm_joints], points[0, arm_joints] = 0.0, np.nan
+        if imus is not None:
+            if stamp * 1e-9 < dead_s:
+                at_ns = feed(imus, at_ns, stamp, yaw)
+            imus.learn(stamp, IDS, points, score, WORLD_FROM_CAMERA)
+            refiner.inertia = prior.told = imus.tell(stamp, IDS, WORLD_FROM_CAMERA)
+        now = refiner.update(stamp, IDS, points, score)
+        off.append(np.linalg.norm(now.points[0, WRIST] - true[WRIST]))
+        states.append(now.status[0, WRIST])
+    return np.array(off), imus, np.array(states)
+
+
+def test_mounting_and_yaw_are_found_exactly_from_exact_directions() -> None:
+    times = np.arange(0.0, 6.0, 0.06)
+    turned, heading = mounts(0.7)
+    world = np.array([heading @ arm(t)[1] @ turned[1] for t in times])
+    seen = np.array([[arm(t)[0][:, 1], arm(t)[1][:, 1]] for t in times])
+    found = fit_mounts(world, seen)
+    assert found.sure[1] and found.yaw_rad[1] == pytest.approx(0.7, abs=1e-6)
+    assert np.allclose(found.axis[1], turned[1].T @ [0, 1, 0], atol=1e-6)
+    assert found.residual_rad[1] < 0.05 < found.residual_rad[0]
+    yaw, residual = fit_yaw(world, found.axis[1], seen[:, 1])
+    assert yaw == pytest.approx(0.7, abs=1e-6) and residual < 1e-5
+    assert np.allclose(turn_about_up(world @ found.axis[1], yaw), seen[:, 1], atol=1e-5)
+
+
+def test_a_sensor_that_hardly_moves_tells_nothing() -> None:
+    world = np.tile(np.eye(3), (100, 1, 1))
+    seen = np.tile(np.array([0.0, 0.6, -0.8]), (100, 2, 1))
+    assert not fit_mounts(world, seen).sure.any()
+    none = fit_mounts(world[:5], seen[:5])
+    assert not none.sure.any() and np.isnan(none.axis).all() and np.isnan(none.residual_rad).all()
+    assert all(np.isnan(fit_yaw(world[:5], np.array([1.0, 0, 0]), seen[:5, 0])))
+
+
+def test_bones_that_fit_equally_well_are_not_guessed() -> None:
+    sure = np.ones((2, 3), bool)
+    clear = np.radians([[5.0, 20.0, 30.0], [25.0, 5.0, 30.0]])
+    assert assign(clear, sure) == {0: 0, 1: 1}
+    alike = np.radians([[5.0, 6.0, 30.0], [25.0, 5.0, 30.0]])
+    assert assign(alike, sure) == {1: 1}
+    assert assign(clear, ~sure) == {} and assign(np.full((1, 2), np.nan), sure[:1, :2]) == {}
+
+
+def test_places_are_found_without_being_told_and_bridge_a_second() -> None:
+    off, imus, states = run(tuple(Strap(s) for s in SENSORS))
+    assert imus.assigned() == {s: s for s in SENSORS} and imus.wearer == 5
+    plain, _, _ = run(None)
+    assert off[-30:].mean() < 0.5 * plain[-30:].mean()
+    assert off[-30:].mean() < 0.05
+    assert (states[-29:] == KeypointStatus.INFERRED).all()
+
+
+def test_a_given_mounting_needs_its_yaw_only() -> None:
+    straps = tuple(
+        Strap(s, s, tuple((turn.T @ [0, 1, 0]).tolist()))
+        for s, turn in zip(SENSORS, mounts()[0], strict=True)
+    )
+    off, imus, _ = run(straps, seconds=3.5, hide_s=2.5)
+    assert off[-30:].mean() < 0.05 and imus.counts["fitted"] == 2
+
+
+def test_sensors_that_die_end_the_help_and_nothing_else() -> None:
+    off, _, states = run(tuple(Strap(s) for s in SENSORS), seconds=8.5, dead_s=6.2)
+    assert (states[: 6 * 30] == KeypointStatus.MEASURED).all()
+    assert states[-1] == KeypointStatus.MISSING and np.isnan(off[-1])  # 2.3 s without anything
+    never, _, _ = run(tuple(Strap(s) for s in SENSORS), seconds=7.0, dead_s=-1.0)
+    plain, _, _ = run(None)
+    assert np.array_equal(never, plain)  # bit for bit
+
+
+def test_a_sensor_that_slips_is_dropped_and_found_again() -> None:
+    imus = BodyImus(COCO17, tuple(Strap(s) for s in SENSORS))
+    at_ns, slipped_ns = 0, None
+    for n in range(16 * 30):
+        stamp = n * FRAME_NS
+        yaw = 0.7 if n < 6 * 30 else 2.2  # everything turns by 86 degrees on the arm
+        at_ns = feed(imus, at_ns, stamp, yaw)
+        score, points = np.full((1, 17), 0.9, np.float32), camera(stamp * 1e-9)[None]
+        imus.learn(stamp, IDS, points, score, WORLD_FROM_CAMERA)
+        imus.tell(stamp, IDS, WORLD_FROM_CAMERA)
+        if n == 6 * 30 - 1:
+            assert len(imus.assigned()) == 2
+        if slipped_ns is None and imus.counts["slipped"]:
+            slipped_ns = stamp
+    assert slipped_ns is not None and 6.5e9 < slipped_ns < 9e9
+    assert len(imus.assigned()) == 2
+
+
+def test_a_slow_drift_is_followed() -> None:
+    imus = BodyImus(COCO17, tuple(Strap(s) for s in SENSORS))
+    at_ns, worst = 0, 0.0
+    for n in range(14 * 30):
+        stamp = n * FRAME_NS
+        yaw = 0.7 + 0.02 * stamp * 1e-9  # 1.1 degrees per second, far beyond a real one
+        at_ns = feed(imus, at_ns, stamp, yaw)
+        score, points = np.full((1, 17), 0.9, np.float32), camera(stamp * 1e-9)[None]
+        imus.learn(stamp, IDS, points, score, WORLD_FROM_CAMERA)
+        told = imus.tell(stamp, IDS, WORLD_FROM_CAMERA)
+        if n > 12 * 30 and told is not None:
+            inner, outer = BONES[NAMES.index("left_forearm")]
+            true = points[0, outer] - points[0, inner]
+            said = told.bone_m[0, NAMES.index("left_forearm")]
+            cosine = said @ true / np.linalg.norm(said) / np.linalg.norm(true)
+            worst = max(worst, float(np.degrees(np.arccos(cosine))))
+    assert 0.0 < worst < 12.0  # 14 s of drift are 16 degrees, an EMA of 5 s lags by 6
+    assert imus.counts["slipped"] == 0
+
+
+def test_nobody_or_no_camera_orientation_is_fine() -> None:
+    imus = BodyImus(COCO17, (Strap("a"),))
+    none, empty = np.zeros(0, np.int64), np.zeros((0, 17, 3), np.float32)
+    imus.learn(0, none, empty, np.zeros((0, 17), np.float32), WORLD_FROM_CAMERA)
+    imus.learn(1, IDS, np.full((1, 17, 3), np.nan, np.float32), np.zeros((1, 17)), None)
+    assert imus.tell(2, none, WORLD_FROM_CAMERA) is None and imus.tell(3, IDS, None) is None
+    with pytest.raises(ConfigError, match="bone 'tail' is not known; known: left_upper_arm"):
+        BodyImus(COCO17, (Strap("a", "tail"),))
+    with pytest.raises(ConfigError, match="every sensor and bone once"):
+        BodyImus(COCO17, (Strap("a", "left_shank"), Strap("b", "left_shank")))
+    with pytest.raises(ConfigError, match=r"rho is 0 to 1, got 1\.5"):
+        BodyImus(COCO17, (Strap("a", rho=1.5),))
+
+
+def test_the_prior_s_gradient_is_that_of_its_value() -> None:
+    rng = np.random.default_rng(1)
+    prior = DirectionPrior(COCO17)
+    bone = rng.standard_normal((2, len(BONES), 3)) * 0.3
+    bone[1, 3:] = np.nan
+    prior.told = Inertia(np.full((2, 17, 3), np.nan), bone, bone, np.full(bone.shape[:2], 0.1))
+    points = rng.standard_normal((2, 1, 17, 3))
+    context = Context(anatomy_of(COCO17), np.zeros((2, 1, 1)), np.ones((2, 1, 17)), None)
+    _, gradient = prior(points, context)
+    for _ in range(20):
+        at = tuple(rng.integers(0, s) for s in points.shape)
+        step = np.zeros_like(points)
+        step[at] = 1e-6
+        slope = (prior(points + step, context)[0] - prior(points - step, context)[0]).sum() / 2e-6
+        assert slope == pytest.approx(gradient[at], abs=1e-6)
+    hidden = gradient[1, 0, BONES[3:][:, 1]]
+    assert (hidden[np.isin(BONES[3:][:, 1], BONES[:3], invert=True)] == 0).all()
+
+
+def test_a_measured_acceleration_replaces_zero() -> None:
+    """Everything unseen and accelerated: the refiner follows the parabola, not the line."""
+    refiner = StreamRefiner(COCO17, 3, replace(stream_config(3), max_prediction_s=0.3))
+    at, dt, pull = camera(0.0), 1 / 30, np.array([1.5, 0.0, 0.0])
+    score = np.full((1, 17), 0.9, np.float32)
+    for n in range(20):
+        refiner.update(n * FRAME_NS, IDS, at[None], score)
+    nothing = np.full((1, len(BONES), 3), np.nan)
+    for n in range(20, 50):
+        gain = np.tile(pull * dt, (1, 17, 1))
+        refiner.inertia = Inertia(gain, nothing, nothing, np.full((1, len(BONES)), np.nan))
+        hidden = np.full((1, 17, 3), np.nan, np.float32)
+        now = refiner.update(n * FRAME_NS, IDS, hidden, 0 * score)
+    t = 30 * FRAME_NS * 1e-9
+    assert np.allclose(now.points[0] - at, 0.5 * pull * t**2, atol=0.01)  # 0.75 m
+    assert np.allclose(now.velocity[0], pull * t, atol=0.02)
+    assert t * AGEING < 0.3 < t  # known for so long only because of the sensors

@@ -1,0 +1,60 @@
+"""A network that looks ahead in the pose node: later answers, under the stamps of older images."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header, String
+
+from pose_ros import graph
+from pose_ros.msg import HumanPoseArray
+from pose_ros.nodes import conversions
+
+PICTURE = cv2.imread(str(Path(__file__).parents[1] / "data" / "walker.jpg"))
+FIRST_NS, FRAME_NS = 1_700_000_000_000_000_001, 40_000_000
+NET = {"model.name": "pstpose_movenet", "device": "cpu", "threads": 1, "output_deadline_s": 1.0}
+IMAGES = 6
+
+
+def test_answers_come_a_frame_later_under_their_own_stamps(start: Any, peer: Any) -> None:
+    program = start(graph.pose(**NET))
+    answers: list[HumanPoseArray] = []
+    layouts: list[String] = []
+    node = peer.node
+    sensor = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    images = node.create_publisher(Image, graph.IMAGE, sensor)
+    node.create_subscription(HumanPoseArray, graph.POSES, answers.append, QoSProfile(depth=50))
+    node.create_subscription(String, "/pose_node/layout", layouts.append, latched)
+    assert peer.spin_until(lambda: answers and layouts and images.get_subscription_count()), (
+        program.text
+    )
+    facts = json.loads(layouts[0].data)
+    assert (facts["net"], facts["trained"]) == ("pstpose_movenet", "false")
+    assert (facts["mode"], facts["lookahead_frames"]) == ("delayed", "1")
+    assert "pstpose_movenet is UNTRAINED" in program.text
+
+    def stamps() -> list[int]:
+        fresh = [a for a in answers if a.health != HumanPoseArray.STALE_INPUT]
+        return [(conversions.ns_from_time(a.header.stamp) - FIRST_NS) // FRAME_NS for a in fresh]
+
+    for number in range(IMAGES):
+        stamp = conversions.time_from_ns(FIRST_NS + FRAME_NS * number)
+        header = Header(stamp=stamp, frame_id="camera_1")
+        picture = np.roll(PICTURE, 2 * number, axis=1)
+        images.publish(conversions.image_from_pixels(picture, "bgr8", header))
+        peer.spin_until(lambda n=number: len(stamps()) >= n, 1.0)
+    # the last image has no later one: it is answered when images are missed
+    assert peer.spin_until(lambda: len(stamps()) == IMAGES, 10.0), (stamps(), program.text)
+    assert stamps() == list(range(IMAGES))
+    fresh = [a for a in answers if a.health != HumanPoseArray.STALE_INPUT]
+    exact = [conversions.ns_from_time(a.header.stamp) for a in fresh]
+    assert exact == [FIRST_NS + FRAME_NS * n for n in range(IMAGES)]
+    assert {a.header.frame_id for a in fresh} == {"camera_1"}
+    assert [a.sequence for a in fresh] == list(
+        range(fresh[0].sequence, fresh[0].sequence + IMAGES)
+    )
