@@ -30,9 +30,9 @@ SIZES = {"s": (21.7, 4.5, 2.6), "b": (85.8, 17.1, 4.2), "l": (303.3, 59.9, 5.3)}
 def test_sizes_are_the_published_ones(size: str) -> None:
     got = cost(f"vitpose_{size}")
     parameters, gmacs, head = SIZES[size]
-    assert got["backbone_params"] == pytest.approx(parameters, abs=0.1)
-    assert got["backbone"] == pytest.approx(gmacs, rel=0.01)
-    assert got["params"] - got["backbone_params"] == pytest.approx(head, abs=0.06)
+    assert got.backbone_params_m == pytest.approx(parameters, abs=0.1)
+    assert got.backbone == pytest.approx(gmacs, rel=0.01)
+    assert got.params_m - got.backbone_params_m == pytest.approx(head, abs=0.06)
 
 
 def test_every_check_of_a_network() -> None:
