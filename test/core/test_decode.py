@@ -57,6 +57,25 @@ def test_yuv422(encoding: str, order: str) -> None:
     np.testing.assert_allclose(decode(row, encoding), [[RED, RED]], atol=3)
 
 
+@pytest.mark.parametrize(("encoding", "order"), [("nv12", "UV"), ("nv21", "VU"), ("nv24", "UV")])
+def test_a_plane_of_brightness_then_one_of_colour(encoding: str, order: str) -> None:
+    """Left half red, right half blue, 4 x 8 pixels; three bytes of padding at a row's end."""
+    red, blue = {"Y": 81, "U": 90, "V": 240}, {"Y": 41, "U": 240, "V": 110}
+    sub = 1 if encoding == "nv24" else 2
+    light = np.repeat([[red["Y"], blue["Y"]]], 4, axis=1).repeat(4, axis=0)
+    pair = [[c[letter] for letter in order] for c in (red, blue)]
+    colour = np.repeat([pair], 4 // sub, axis=1).repeat(4 // sub, axis=0).reshape(4 // sub, -1)
+    light, colour = (np.pad(a, [(0, 0), (0, 3 * a.shape[1] // 8)]) for a in (light, colour))
+    data = np.concatenate([light.ravel(), colour.ravel()]).astype(np.uint8).tobytes()
+    size = {"width": 8, "height": 4, "encoding": encoding, "step": 11}
+    wanted = np.repeat([[RED, BLUE]], 4, axis=1).repeat(4, axis=0)
+    np.testing.assert_allclose(decode_image(data, **size), wanted, atol=3)
+    with pytest.raises(ShapeError, match=r"expected .* bytes for 4 rows"):
+        decode_image(data[:-1], **size)
+    with pytest.raises(ShapeError, match="height: expected an even number"):
+        decode_image(data, **(size | {"height": 3}))
+
+
 @pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
 @pytest.mark.parametrize("bits", [8, 16])
 def test_bayer_of_a_red_wall_is_red(pattern: str, bits: int) -> None:
@@ -124,6 +143,12 @@ def test_png_is_exact_and_jpeg_is_close() -> None:
         (b"", "jpeg", "got none"),
         (b"not a picture at all", "jpeg", "20 bytes of format 'jpeg' that start with 6e 6f 74"),
         (cv2.imencode(".jpg", photo())[1].tobytes()[:-200], "jpeg", "truncated on the way"),
+        (cv2.imencode(".png", photo())[1].tobytes()[:-200], "png", "truncated on the way"),
+        (
+            cv2.imencode(".png", np.zeros((4, 4), np.uint16))[1].tobytes(),
+            "16UC1; png compressed",
+            "8 bits per channel, got 16; is this a depth image",
+        ),
         (
             cv2.imencode(".png", photo())[1].tobytes(),
             "16UC1; compressedDepth png",
