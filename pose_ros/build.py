@@ -11,12 +11,14 @@ from pose_ros.core.config import PipelineConfig
 from pose_ros.core.crop import Crops
 from pose_ros.core.detect import NetDetector
 from pose_ros.core.embody import Embodier
+from pose_ros.core.imu_setup import Sensors, sensors_of
 from pose_ros.core.lift_mono import MonocularLifter
+from pose_ros.core.penalties import Penalty
 from pose_ros.core.pipeline import PoseNet, PosePipeline
 from pose_ros.core.skeletons import Skeleton, get_skeleton
 from pose_ros.core.values import ByteArray, Clips, FloatArray, IntArray, PoseMaps
 from pose_ros.errors import ConfigError
-from pose_ros.nets.checkpoint import Card, find_card, with_latency
+from pose_ros.nets.checkpoint import Card, find_card, weights_digest, with_latency
 from pose_ros.nets.lift_runtime import open_lifter
 from pose_ros.nets.runtime import Runner, open_runner
 from pose_ros.nets.stream import StreamRunner, open_stream
@@ -32,8 +34,12 @@ WARM_UP_PEOPLE = 4
 WARM_UP_PEOPLE_VIDEO = 2
 
 
-def build_pipeline(config: PipelineConfig) -> PosePipeline:
+def build_pipeline(
+    config: PipelineConfig, hooks: tuple[Penalty, ...] = (), ground: np.ndarray | None = None
+) -> PosePipeline:
     """Load the networks a configuration names, run each once, and assemble the pipeline.
+
+    ``hooks`` and ``ground`` are those of `Embodier`: a task's own penalties, the floor.
 
     Raises:
         ConfigError: a network of the wrong kind, or a device that is not there.
@@ -49,11 +55,18 @@ def build_pipeline(config: PipelineConfig) -> PosePipeline:
         "%.1f s", untrained, net.name, net.mode, net.lookahead, config.detect.net, net.device,
         net.backend, time.perf_counter() - start,
     )  # fmt: skip
-    return PosePipeline(config, detector, net, load_embodier(config, net.skeleton))
+    sensors = sensors_of(config.imu, net.skeleton)
+    embodier = load_embodier(config, net.skeleton, sensors, hooks, ground)
+    return PosePipeline(config, detector, net, embodier, sensors.ego)
 
 
-def load_embodier(config: PipelineConfig, skeleton: Skeleton) -> Embodier | None:
+def load_embodier(
+    config: PipelineConfig, skeleton: Skeleton, sensors: Sensors | None = None,
+    hooks: tuple[Penalty, ...] = (), ground: np.ndarray | None = None,
+) -> Embodier | None:  # fmt: skip
     """Stages after the network, warmed up; None when all of them are off.
+
+    ``hooks`` and ``ground`` are those of `Embodier`.
 
     Raises:
         ConfigError: the lifting network's card is another network's.
@@ -67,7 +80,8 @@ def load_embodier(config: PipelineConfig, skeleton: Skeleton) -> Embodier | None
         lifter = open_lifter(_card(config.lift.net, "lifter"))
         lifter(np.zeros((1, lifter.card.frames, lifter.card.input_hw[1]), np.float32))
         mono = MonocularLifter(lifter, config.lift.stature_m, config.lift.stature_std)
-    return Embodier(skeleton, config, mono)
+    sensors = sensors or Sensors()
+    return Embodier(skeleton, config, mono, sensors.camera, sensors.body, hooks, ground)
 
 
 def load_detector(config: PipelineConfig) -> NetDetector:
@@ -120,6 +134,7 @@ def load_pose_net(config: PipelineConfig) -> PoseNet:
         lookahead=card.lookahead_frames,
         mode=card.mode,
         trained=not card.untrained,
+        weights=weights_digest(card),
         stream=stream,
     )
 

@@ -59,12 +59,13 @@ def pose(
     camera_info: str = CAMERA_INFO,
     depth: str = DEPTH,
     depth_camera_info: str = DEPTH_INFO,
+    imu: str = IMU,
     **parameters: Any,
 ) -> NodeSpec:
     """The node that finds and tracks people."""
     remappings = {
         "image": image, "camera_info": camera_info, "depth": depth,
-        "depth_camera_info": depth_camera_info,
+        "depth_camera_info": depth_camera_info, "imu": imu,
     }  # fmt: skip
     return NodeSpec("pose_node", "pose_node", parameters, remappings)
 

@@ -22,7 +22,7 @@ NAN = math.nan
 SECOND_NS = 1_000_000_000
 UNKNOWN = -1.0  # of a covariance's diagonal
 _HIPS = [COCO17.index("left_hip"), COCO17.index("right_hip")]
-_UPPER = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))  # Keypoint.covariance
+_UPPER = np.array([0, 1, 2, 4, 5, 8])  # of a row-major 3 x 3 matrix: Keypoint.covariance
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class PoseMessages:
         self.score_min = score_min
         self._types = types
         self._skeleton = skeleton
+        self._hips = [skeleton.index(COCO17.joints[i]) for i in _HIPS]
         self._pool: list[Any] = []
         self._metric = False  # whether the pool holds metric values
 
@@ -117,7 +118,12 @@ class PoseMessages:
                 point.status, point.u, point.v, point.confidence = kind, u, v, c
 
     def _joints(self, result: PoseResult) -> tuple[list[Any], list[Any]]:
-        """Status (P, J) and u, v, confidence (P, J, 3) as lists of Python numbers."""
+        """Status (P, J) and u, v, confidence (P, J, 3) as lists of Python numbers.
+
+        The status is the worse one (`KeypointStatus` counts that way up) of pixels and position
+        where both are known, and that of the known one otherwise. So is the confidence of joints
+        of which only the position is known.
+        """
         poses = result.shown
         xy, score = poses.xy_px, poses.score
         known = np.isfinite(xy).all(axis=2) & (score > 0.0) & (score >= self.score_min)
@@ -130,16 +136,18 @@ class PoseMessages:
         status[outside] = KeypointStatus.OUT_OF_IMAGE
         uvc = np.concatenate([xy, score[:, :, None]], axis=2).astype(np.float64)
         uvc[~known] = (NAN, NAN, 0.0)
-        if result.body is not None:  # a joint in metres only, beyond what the image tells
-            known |= result.body.poses.status != KeypointStatus.MISSING
-            status = np.where(status == KeypointStatus.MISSING, result.body.poses.status, status)
         status[~known] = KeypointStatus.MISSING
+        if result.body is not None:  # pixels that were seen do not make a guessed place measured
+            metric = result.body.poses
+            placed = np.isfinite(metric.xyz_m).all(axis=2)
+            status = np.where(placed, np.maximum(status, metric.status), status)
+            uvc[..., 2] = np.where(placed & ~known, metric.score, uvc[..., 2])
         rows: list[Any] = np.asarray(status).tolist()
         return rows, uvc.tolist()
 
     def _fill_metric(self, humans: list[Any], body: Body) -> None:
         poses = body.poses
-        covariance = np.stack([poses.covariance_m2[..., a, b] for a, b in _UPPER], axis=-1)
+        covariance = poses.covariance_m2.reshape(*poses.score.shape, 9).take(_UPPER, axis=-1)
         covariance[np.isnan(covariance).any(axis=-1)] = (UNKNOWN, *[0.0] * 5)
         rows = zip(
             humans, poses.scale.tolist(), body.lengths_m.tolist(),
@@ -167,19 +175,24 @@ class PoseMessages:
         turned = np.asarray(np.isfinite(rotation).all(axis=(1, 2)))
         quaternion = quaternions(np.where(turned[:, None, None], rotation, np.eye(3)))
         quaternion[~turned] = NAN
-        hips = [self._skeleton.index(COCO17.joints[i]) for i in _HIPS]
-        velocity = body.poses.velocity_m_s[:, hips].mean(axis=1)
-        spread = body.poses.covariance_m2[:, hips].mean(axis=1)
-        speed_variance = (body.poses.speed_std_m_s[:, hips] ** 2).mean(axis=1)
+        velocity = self._at_hips(body.poses.velocity_m_s)
+        spread = self._at_hips(body.poses.covariance_m2)
+        speed_variance = self._at_hips(body.poses.speed_std_m_s**2)
+        linear = speed_variance[:, None, None] * np.eye(3)
+        covariances = _pose_covariances(spread, origin), _pose_covariances(linear, velocity)
         for row, human in enumerate(humans):
             pose, twist = human.root.pose, human.root_velocity.twist
             at, facing, moves = pose.position, pose.orientation, twist.linear
             at.x, at.y, at.z = origin[row].tolist()
             facing.x, facing.y, facing.z, facing.w = quaternion[row].tolist()
             moves.x, moves.y, moves.z = velocity[row].tolist()
-            human.root.covariance = _pose_covariance(spread[row], origin[row])
-            linear = np.eye(3) * speed_variance[row]
-            human.root_velocity.covariance = _pose_covariance(linear, velocity[row])
+            human.root.covariance = covariances[0][row]
+            human.root_velocity.covariance = covariances[1][row]
+
+    def _at_hips(self, values: np.ndarray) -> np.ndarray:
+        """Mean (P, ...) over both hips of what joints (P, J, ...) have."""
+        left, right = self._hips
+        return np.asarray(0.5 * (values[:, left] + values[:, right]))
 
     def _angles(self, angles: JointAngles, state: np.ndarray) -> list[Any]:
         types = self._types
@@ -238,39 +251,35 @@ def _no_angles(result: PoseResult, convention: str) -> JointAngles:
 def quaternions(rotation: np.ndarray) -> np.ndarray:
     """(P, 4) unit quaternions x, y, z, w, w >= 0, of rotations (P, 3, 3)."""
     r = rotation
-    squares = np.stack(
-        [
-            1 + r[:, 0, 0] - r[:, 1, 1] - r[:, 2, 2],
-            1 - r[:, 0, 0] + r[:, 1, 1] - r[:, 2, 2],
-            1 - r[:, 0, 0] - r[:, 1, 1] + r[:, 2, 2],
-            1 + r[:, 0, 0] + r[:, 1, 1] + r[:, 2, 2],
-        ],
-        axis=1,
-    )
-    x, y, z, w = np.sqrt(np.maximum(squares, 0.0)).T / 2
-    # The largest component is sure; the others follow from products with it.
-    xy, xz, yz = r[:, 0, 1] + r[:, 1, 0], r[:, 0, 2] + r[:, 2, 0], r[:, 1, 2] + r[:, 2, 1]
-    wx, wy, wz = r[:, 2, 1] - r[:, 1, 2], r[:, 0, 2] - r[:, 2, 0], r[:, 1, 0] - r[:, 0, 1]
-    by = [
-        np.stack([4 * x * x, xy, xz, wx], axis=1),
-        np.stack([xy, 4 * y * y, yz, wy], axis=1),
-        np.stack([xz, yz, 4 * z * z, wz], axis=1),
-        np.stack([wx, wy, wz, 4 * w * w], axis=1),
-    ]
-    chosen = np.stack(by, axis=1)[np.arange(len(r)), squares.argmax(axis=1)]
-    chosen /= np.linalg.norm(chosen, axis=1, keepdims=True)
+    d, e, f = r[:, 0, 0], r[:, 1, 1], r[:, 2, 2]
+    # Row i is 4 q_i q; the longest one is sure, whatever the turn.
+    table = np.empty((len(r), 4, 4))
+    table[:, 0, 0], table[:, 1, 1] = 1.0 + d - e - f, 1.0 - d + e - f
+    table[:, 2, 2], table[:, 3, 3] = 1.0 - d - e + f, 1.0 + d + e + f
+    table[:, 0, 1] = table[:, 1, 0] = r[:, 0, 1] + r[:, 1, 0]
+    table[:, 0, 2] = table[:, 2, 0] = r[:, 0, 2] + r[:, 2, 0]
+    table[:, 1, 2] = table[:, 2, 1] = r[:, 1, 2] + r[:, 2, 1]
+    table[:, 0, 3] = table[:, 3, 0] = r[:, 2, 1] - r[:, 1, 2]
+    table[:, 1, 3] = table[:, 3, 1] = r[:, 0, 2] - r[:, 2, 0]
+    table[:, 2, 3] = table[:, 3, 2] = r[:, 1, 0] - r[:, 0, 1]
+    chosen = table[np.arange(len(r)), table.diagonal(0, 1, 2).argmax(axis=1)]
+    chosen /= np.sqrt((chosen * chosen).sum(axis=1, keepdims=True))
     return np.where(chosen[:, 3:] < 0, -chosen, chosen)
 
 
-def _pose_covariance(linear: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Row-major (36,) of a pose or twist: the linear block, the rest marked unknown."""
-    out = np.zeros((6, 6))
-    if np.isfinite(linear).all() and np.isfinite(known).all():
-        out[:3, :3] = linear
-    else:
-        out[0, 0] = UNKNOWN
-    out[3, 3] = UNKNOWN
-    return out.reshape(-1)
+def _pose_covariances(linear: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Row-major (P, 36) of poses or twists: the linear blocks (P, 3, 3), the rest marked unknown.
+
+    A block counts where it and ``known`` (P, 3) are finite.
+    """
+    out = np.zeros((len(linear), 6, 6))
+    out[:, :3, :3] = linear
+    told = np.isfinite(linear).all(axis=(1, 2)) & np.isfinite(known).all(axis=1)
+    if not told.all():
+        out[~told] = 0.0
+        out[~told, 0, 0] = UNKNOWN
+    out[:, 3, 3] = UNKNOWN
+    return out.reshape(-1, 36)
 
 
 def _pixel_boxes(result: PoseResult) -> list[list[int]]:

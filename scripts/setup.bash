@@ -115,7 +115,7 @@ pose_ros_ensure_venv() {
       >"$pose_ros_venv.constraints"
   fi
   pose_ros_step "[1/2] Python packages and ROS 2 ($pose_ros_distro) into ${pose_ros_venv##*/}, \
-about 1.6 GB, once" "$pose_ros_log/packages.log" pose_ros_make_venv "$python"
+about 2 GB, once" "$pose_ros_log/packages.log" pose_ros_make_venv "$python"
   rm -f "$pose_ros_venv.constraints"
   pose_ros_recipe >"$pose_ros_venv/recipe"
 }

@@ -16,7 +16,7 @@ STDLIB_AND_NUMBERS = {"numpy", "cv2", "scipy", "yaml"}
 ROS = {
     "rclpy", "std_msgs", "sensor_msgs", "geometry_msgs", "visualization_msgs", "diagnostic_msgs",
     "builtin_interfaces", "std_srvs", "lifecycle_msgs", "rosidl_runtime_py", "cv_bridge",
-    "tf2_ros",
+    "tf2_ros", "tf2_msgs", "hri_msgs",
 }  # fmt: skip
 
 # room -> (rooms of ours it may import, outside packages it may never import)

@@ -7,10 +7,11 @@ are moved together, so that 17 joints need 9 x 3 moves.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from pose_ros.core.body_axes import LIMBS
+from pose_ros.core.body_axes import LIMBS, cross
 from pose_ros.core.chains import Array, wrap
 from pose_ros.core.inverse import BoolArray, Convention, Given
 from pose_ros.core.skeletons import COCO17
@@ -46,16 +47,17 @@ class Jacobian:
 
     def velocity(self, velocity_m_s: Array) -> Array:
         """(P, K) rad/s from the joints' velocities (P, 17, 3); NaN if one that matters is NaN."""
-        each = np.einsum("pjkx,pjx->pjk", self.by_joint, velocity_m_s)
-        return np.asarray(np.where(self._matters(), each, 0.0).sum(axis=1))
+        each = (self.by_joint @ velocity_m_s[..., None])[..., 0]
+        return np.asarray(np.where(self._matters, each, 0.0).sum(axis=1))
 
     def variance(self, covariance_m2: Array) -> Array:
         """(P, K) rad^2 from the joints' covariances (P, 17, 3, 3), taken as independent."""
-        each = ((self.by_joint @ covariance_m2) * self.by_joint).sum(axis=-1)
-        return np.asarray(np.where(self._matters(), each, 0.0).sum(axis=1))
+        each = ((self.by_joint @ covariance_m2) * self.by_joint) @ np.ones(3)
+        return np.asarray(np.where(self._matters, each, 0.0).sum(axis=1))
 
+    @cached_property
     def _matters(self) -> BoolArray:
-        return np.asarray((self.by_joint != 0).any(axis=-1))
+        return np.asarray((self.by_joint != 0) @ np.ones(3, np.bool_))
 
 
 def solve_with_jacobian(
@@ -89,11 +91,12 @@ def twist_deviation(xyz_m: Array, covariance_m2: Array, near: Array, far: Array)
     the line through the near segment: the straighter the limb, the less it says.
     """
     joints, spread = xyz_m[:, LIMBS], covariance_m2[:, LIMBS]
-    bones = np.linalg.norm(np.diff(joints, axis=2), axis=-1)  # (P, 4, 2)
-    across = np.cross(near, far)
-    sine = np.linalg.norm(across, axis=-1)
-    along = np.einsum("plx,plx->pl", near, far) * bones[..., 1] / bones[..., 0]
-    square = across / np.maximum(sine, 1e-12)[..., None]
-    weight = np.stack([along, -1.0 - along, np.ones_like(along)], axis=-1)
-    variance = np.einsum("plj,plx,pljxy,ply->pl", weight**2, square, spread, square)
+    ones, steps = np.ones(3), joints[:, :, 1:] - joints[:, :, :-1]
+    bones = np.sqrt((steps * steps) @ ones)  # (P, 4, 2)
+    across = cross(near, far)
+    sine = np.sqrt((across * across) @ ones)
+    along = ((near * far) @ ones) * bones[..., 1] / bones[..., 0]
+    square = (across / np.maximum(sine, 1e-12)[..., None])[:, :, None]  # (P, 4, 1, 3)
+    each = ((spread @ square[..., None])[..., 0] * square) @ ones  # (P, 4, 3) near to far
+    variance = along**2 * each[..., 0] + (1.0 + along) ** 2 * each[..., 1] + each[..., 2]
     return np.asarray(np.sqrt(variance) / np.maximum(sine * bones[..., 1], 1e-12))

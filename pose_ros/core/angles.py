@@ -6,6 +6,7 @@ Definitions, drawings and singular cases: ``docs/angles.md``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,7 @@ _RANK = {"MEASURED": 0, "INFERRED": 1, "PREDICTED": 2, "OUT_OF_IMAGE": 3, "MISSI
 _RANK_OF = np.array([_RANK[status.name] for status in KeypointStatus])
 _STATUS_OF = np.argsort(_RANK_OF).astype(np.int8)
 _FACE = slice(0, 5)
+_MISSING = int(KeypointStatus.MISSING)  # a plain number: numpy is slow to see one in an IntEnum
 
 
 @dataclass(frozen=True)
@@ -207,15 +209,22 @@ def _estimate(
 
 def _inferred(rules: Convention, weak: BoolArray, spine_held: BoolArray) -> BoolArray:
     """(P, K) angles that rest on a held twist or on a held spine."""
-    columns = np.zeros((len(weak), len(rules.names)), np.bool_)
-    columns[:, rules.spine] = spine_held
+    by_twist, by_spine = _weak_columns(rules.name)
+    return (weak @ by_twist) | (spine_held[:, None] & by_spine)
+
+
+@cache
+def _weak_columns(convention: str) -> tuple[BoolArray, BoolArray]:
+    """(4, K) angles that rest on the twist of each limb, and (K,) on the bend of the spine."""
+    rules = CONVENTIONS[convention]
+    by_twist = np.zeros((len(LIMBS), len(rules.names)), np.bool_)
+    by_spine = np.zeros(len(rules.names), np.bool_)
+    by_spine[rules.spine] = True
     for limb, far in enumerate(LIMBS[:, 2]):
         first = rules.limbs + 4 * limb
-        by_twist = rules.rests_on[first : first + 3, far]
-        columns[:, first : first + 3] = weak[:, limb, None] & by_twist
-        if limb >= 2:
-            columns[:, first : first + 3] |= spine_held[:, None]
-    return columns
+        by_twist[limb, first : first + 3] = rules.rests_on[first : first + 3, far]
+        by_spine[first : first + 3] = limb >= 2
+    return by_twist, by_spine
 
 
 def _status(
@@ -231,12 +240,10 @@ def _status(
 
 def _body(poses: Poses3D, skeleton: Skeleton) -> _Body:
     """Pick COCO's joints by name; NaN and missing where there is no position."""
-    face = set(COCO17.joints[_FACE]) - set(skeleton.joints)
-    columns = [0 if name in face else skeleton.index(name) for name in COCO17.joints]
-    absent = np.array([name in face for name in COCO17.joints])
+    columns, absent = _columns(skeleton)
     xyz_m = poses.xyz_m[:, columns].astype(np.float64)
     status = poses.status[:, columns]
-    gone = absent | (status == KeypointStatus.MISSING) | np.isnan(xyz_m).any(axis=-1)
+    gone = absent | (status == _MISSING) | np.isnan(xyz_m).any(axis=-1)
     xyz_m[gone] = np.nan
     return _Body(
         xyz_m,
@@ -244,6 +251,19 @@ def _body(poses: Poses3D, skeleton: Skeleton) -> _Body:
         poses.velocity_m_s[:, columns].astype(np.float64),
         np.where(gone, _RANK["MISSING"], _RANK_OF[status]),
     )
+
+
+@cache
+def _columns(skeleton: Skeleton) -> tuple[IntArray, BoolArray]:
+    """Joints (17,) of a skeleton in COCO's order, and which (face) joints it lacks.
+
+    Raises:
+        ConfigError: if the skeleton lacks a shoulder, elbow, wrist, hip, knee or ankle.
+
+    """
+    face = set(COCO17.joints[_FACE]) - set(skeleton.joints)
+    columns = [0 if name in face else skeleton.index(name) for name in COCO17.joints]
+    return np.array(columns), np.array([name in face for name in COCO17.joints])
 
 
 def _nothing(people: int, rules: Convention) -> _Before:

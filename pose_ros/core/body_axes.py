@@ -33,19 +33,28 @@ FACE_M = ((0.0, 0.0), (0.09, 0.02), (0.115, -0.025))
 NOSE, LEFT_EYE, RIGHT_EYE, LEFT_EAR, RIGHT_EAR = range(5)
 _SHOULDERS, _HIPS = LIMBS[:2, 0], LIMBS[2:, 0]
 _KNEES = LIMBS[2:, 1]
+_ROOTS = tuple(LIMBS[:, 0].tolist())  # as plain numbers, which index without a copy
+_LEFT_ENDS, _RIGHT_ENDS = LIMBS[::2, 0], LIMBS[1::2, 0]  # of the lines of shoulders and of hips
+_ONES = np.ones(3)  # a product with it is a sum over x, y, z, quicker than numpy's sum
+_YZX, _ZXY = np.array([1, 2, 0]), np.array([2, 0, 1])
 
 
 def unit(vector: Array) -> Array:
     """Vectors of length 1; NaN where the length is 0."""
-    length = np.sqrt(np.einsum("...x,...x->...", vector, vector))[..., None]
+    length = np.sqrt((vector * vector) @ _ONES)[..., None]
     return np.asarray(vector / np.where(length > 0, length, np.nan))
 
 
 def cross(a: Array, b: Array) -> Array:
     """Cross product over the last axis, without ``np.cross``'s overhead."""
-    x, y, z = a[..., 0], a[..., 1], a[..., 2]
-    u, v, w = b[..., 0], b[..., 1], b[..., 2]
-    return np.stack([y * w - z * v, z * u - x * w, x * v - y * u], axis=-1)
+    return a.take(_YZX, -1) * b.take(_ZXY, -1) - a.take(_ZXY, -1) * b.take(_YZX, -1)
+
+
+def columns(x: Array, y: Array, z: Array) -> Array:
+    """Matrices (..., 3, 3) with these columns (..., 3), without ``np.stack``'s overhead."""
+    out = np.empty((*x.shape, 3))
+    out[..., 0], out[..., 1], out[..., 2] = x, y, z
+    return out
 
 
 def trunk_frame(xyz_m: Array) -> Array:
@@ -54,9 +63,9 @@ def trunk_frame(xyz_m: Array) -> Array:
     y is what fits the lines of shoulders and of hips best (least squares, so the wider line
     counts more), because the model has no joint between them that could turn or bend sideways.
     """
-    lines = xyz_m[:, [_SHOULDERS[0], _HIPS[0]]] - xyz_m[:, [_SHOULDERS[1], _HIPS[1]]]
-    width = np.sqrt(np.einsum("nix,nix->ni", lines, lines))
-    return _frame(_up(xyz_m), np.einsum("ni,nix->nx", width, lines))
+    lines = xyz_m[:, _LEFT_ENDS] - xyz_m[:, _RIGHT_ENDS]
+    width = np.sqrt((lines * lines) @ _ONES)
+    return _frame(_up(xyz_m), (width[:, None] @ lines)[:, 0])
 
 
 def thorax_frame(xyz_m: Array) -> Array:
@@ -68,14 +77,16 @@ def upright_pelvis_frame(xyz_m: Array) -> Array:
     """Clinical pelvis before its pitch: y along the hips exactly, z towards the shoulders."""
     y = unit(xyz_m[:, _HIPS[0]] - xyz_m[:, _HIPS[1]])
     x = unit(cross(y, _up(xyz_m)))
-    return np.stack([x, y, cross(x, y)], axis=-1)
+    return columns(x, y, cross(x, y))
 
 
 def pitched(frame: Array, forward_rad: Array) -> Array:
     """``frame`` (N, 3, 3) turned about its y, so that z moves forwards by ``forward_rad`` (N,)."""
     cos, sin = np.cos(forward_rad)[:, None], np.sin(forward_rad)[:, None]
-    x, y, z = np.moveaxis(frame, -1, 0)
-    return np.stack([cos * x - sin * z, y, cos * z + sin * x], axis=-1)
+    x, z = frame[..., 0], frame[..., 2]
+    out = frame.copy()
+    out[..., 0], out[..., 2] = cos * x - sin * z, cos * z + sin * x
+    return out
 
 
 def spine_flexion(xyz_m: Array, trunk: Array) -> Array:
@@ -84,9 +95,9 @@ def spine_flexion(xyz_m: Array, trunk: Array) -> Array:
     The mean of both thighs against the trunk, times ``SPINE_SHARE``. The half-angle form equals
     the angle for parallel thighs and stays smooth when they point apart, as in a split.
     """
-    thighs = unit(xyz_m[:, _KNEES] - xyz_m[:, _HIPS]).mean(axis=1)
-    forward, _, up = np.einsum("nxi,nx->in", trunk, thighs)
-    return np.asarray(SPINE_SHARE * 2 * np.arctan2(forward, 1.0 - up))
+    left, right = unit(xyz_m[:, _KNEES] - xyz_m[:, _HIPS]).swapaxes(0, 1)
+    local = (trunk.swapaxes(-1, -2) @ (0.5 * (left + right))[..., None])[..., 0]
+    return np.asarray(SPINE_SHARE * 2 * np.arctan2(local[:, 0], 1.0 - local[:, 2]))
 
 
 def head_frame(xyz_m: Array) -> Array:
@@ -102,7 +113,7 @@ def head_frame(xyz_m: Array) -> Array:
     ahead, pitch = _ahead(ears, eyes, xyz_m[:, NOSE])
     z = unit(cross(ahead, y))
     y = y + 0.0 * z  # a head is known whole or not at all
-    return pitched(np.stack([cross(y, z), y, z], axis=-1), pitch)
+    return pitched(columns(cross(y, z), y, z), pitch)
 
 
 def face_used(xyz_m: Array) -> np.ndarray:
@@ -117,20 +128,20 @@ def face_used(xyz_m: Array) -> np.ndarray:
 def limb_segments(xyz_m: Array) -> tuple[Array, Array]:
     """Unit vectors of the proximal and the distal segment of the four limbs, (N, 4, 3) each."""
     joints = xyz_m[:, LIMBS]
-    return unit(joints[:, :, 1] - joints[:, :, 0]), unit(joints[:, :, 2] - joints[:, :, 1])
+    segments = unit(joints[:, :, 1:] - joints[:, :, :-1])
+    return segments[:, :, 0], segments[:, :, 1]
 
 
 def bend(near: Array, far: Array) -> Array:
     """Angle between the segments of a limb, in [0, pi] rad; 0 is straight."""
     across = cross(near, far)
-    sine = np.sqrt(np.einsum("...x,...x->...", across, across))
-    return np.asarray(np.arctan2(sine, np.einsum("...x,...x->...", near, far)))
+    return np.asarray(np.arctan2(np.sqrt(_dot(across, across)), _dot(near, far)))
 
 
 def hinges(near: Array, far: Array) -> tuple[Array, Array]:
     """What bent limbs show: the hinge (N, 4, 3) of elbow or knee, and the sine of the bend."""
     across = cross(far, near) * BENDS[:, None]
-    sine = np.sqrt(np.einsum("...x,...x->...", across, across))
+    sine = np.sqrt(_dot(across, across))
     return across / np.where(sine > 0, sine, np.nan)[..., None], sine
 
 
@@ -142,10 +153,9 @@ def held_hinges(near: Array, shown: Array, prior: Array, gain: Array, turn: Arra
     then ``gain`` (M,), in [0, 1), of the way to the ``shown`` ones.
     """
     held = _turned(_carry(prior, near), near, turn)
-    off = np.arctan2(
-        np.einsum("...x,...x->...", cross(held, shown), -near),
-        np.einsum("...x,...x->...", held, shown),
-    )
+    if not (gain > 0).any():
+        return held
+    off = np.arctan2(_dot(cross(held, shown), -near), _dot(held, shown))
     return _turned(held, near, np.where(gain > 0, gain * off, 0.0))
 
 
@@ -159,21 +169,27 @@ def _carry(prior: Array, near: Array) -> Array:
     """``prior``'s y after the shortest turn that brings its -z to ``near``; unit, square to it."""
     start, y = -prior[..., 2], prior[..., 1]
     axis = cross(start, near)
-    cosine = np.einsum("...x,...x->...", start, near)[..., None]
+    cosine = _dot(start, near)[..., None]
     once = cross(axis, y)
     moved = y + once + cross(axis, once) / np.maximum(1.0 + cosine, 1e-12)
     moved = np.where(cosine < -1 + 1e-9, y, moved)  # opposite: turned about y itself
-    return unit(moved - near * np.einsum("...x,...x->...", moved, near)[..., None])
+    return unit(moved - near * _dot(moved, near)[..., None])
 
 
 def _up(xyz_m: Array) -> Array:
-    return xyz_m[:, _SHOULDERS].mean(axis=1) - xyz_m[:, _HIPS].mean(axis=1)
+    left_shoulder, right_shoulder, left_hip, right_hip = _ROOTS
+    shoulders = xyz_m[:, left_shoulder] + xyz_m[:, right_shoulder]
+    return 0.5 * (shoulders - (xyz_m[:, left_hip] + xyz_m[:, right_hip]))
+
+
+def _dot(a: Array, b: Array) -> Array:
+    return np.asarray((a * b) @ _ONES)
 
 
 def _frame(z_exact: Array, y_hint: Array) -> Array:
     z = unit(z_exact)
     x = unit(cross(y_hint, z))
-    return np.stack([x, cross(z, x), z], axis=-1)
+    return columns(x, cross(z, x), z)
 
 
 def _ways_ahead(ears: Array, eyes: Array, nose: Array) -> list[Array]:

@@ -11,8 +11,6 @@ Source: the hand-eye fit is ours; the yaw follows the mean of cross and scalar p
 from __future__ import annotations
 
 import math
-from collections import deque
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -36,21 +34,42 @@ YAW_S = 5.0
 SLIP_RAD, SLIP_S = math.radians(35.0), 0.5
 #: Time constant in which that is averaged.
 RESIDUAL_S = 0.2
-#: Moments kept per person for fits, and the time between them.
-MOMENTS, MOMENT_S = 120, 0.06
+#: Moments kept per person and bone for fits, the time between them, and their greatest age.
+MOMENTS, MOMENT_S, OLDEST_S = 120, 0.06, 60.0
+_NEVER = np.iinfo(np.int64).min // 4
 #: How often sensors without a place are looked at.
 SEARCH_S = 1.0
 #: Least score of a joint that teaches.
 SURE = 0.5
 
 
-@dataclass
 class _Watched:
-    """Moments of one person: sensor orientations and bone directions."""
+    """Moments of one person: of each bone the last in which it was seen, NaN where there is none.
 
-    stamps: deque[int] = field(default_factory=lambda: deque(maxlen=MOMENTS))
-    world: deque[Floats] = field(default_factory=lambda: deque(maxlen=MOMENTS))  # (S, 3, 3)
-    seen: deque[Floats] = field(default_factory=lambda: deque(maxlen=MOMENTS))  # (B, 3)
+    A bone that other limbs hide most of the time so has as many as the others, only older ones.
+    """
+
+    def __init__(self, bones: int, sensors: int) -> None:
+        self.stamp_ns = np.full((MOMENTS, bones), _NEVER)
+        self.world = np.full((MOMENTS, bones, sensors, 3, 3), np.nan)  # of the sensors
+        self.seen = np.full((MOMENTS, bones, 3), np.nan)
+        self.count = np.zeros(bones, np.int64)
+
+    def due(self, stamp_ns: int, directions: Floats) -> npt.NDArray[np.bool_]:
+        """Bones (B,) that are seen (B, 3), and were not just now."""
+        last_ns = self.stamp_ns.max(axis=0)
+        return np.isfinite(directions).all(axis=1) & (stamp_ns - last_ns >= MOMENT_S * 1e9)
+
+    def add(
+        self, stamp_ns: int, due: npt.NDArray[np.bool_], world: Floats, directions: Floats
+    ) -> None:
+        """Note the bones that are ``due``; what is older than ``OLDEST_S`` goes."""
+        bones = np.flatnonzero(due)
+        at = self.count[bones] % MOMENTS
+        self.stamp_ns[at, bones], self.seen[at, bones] = stamp_ns, directions[bones]
+        self.world[at, bones] = world
+        self.count[bones] += 1
+        self.seen[stamp_ns - self.stamp_ns > OLDEST_S * 1e9] = np.nan
 
 
 class BodyImus:
@@ -78,6 +97,7 @@ class BodyImus:
             ]
         )
         self._check(straps)
+        self.straps = straps
         self.imus = {strap.sensor: Imu(limits) for strap in straps}
         self._places = [Place(strap, self.imus[strap.sensor]) for strap in straps]
         self.counts = {"slipped": 0, "fitted": 0}
@@ -249,14 +269,14 @@ class BodyImus:
         self._likely = {k: v for k, v in self._likely.items() if k[0] in here}
         world = None
         for person, directions in zip(ids.tolist(), seen, strict=True):
-            kept = self._watched.setdefault(person, _Watched())
-            if kept.stamps and stamp_ns - kept.stamps[-1] < MOMENT_S * 1e9:
+            if person not in self._watched:
+                self._watched[person] = _Watched(len(self.bones), len(self._places))
+            kept = self._watched[person]
+            if not (due := kept.due(stamp_ns, directions)).any():
                 continue
             if world is None:
                 world = self._orientations(stamp_ns)
-            kept.stamps.append(stamp_ns)
-            kept.world.append(world)
-            kept.seen.append(directions)
+            kept.add(stamp_ns, due, world, directions)
 
     def _orientations(self, stamp_ns: int) -> Floats:
         """(S, 3, 3) of the sensors, NaN for those that cannot tell."""
@@ -295,9 +315,7 @@ class BodyImus:
         best: tuple[int, float] | None = None
         plan: dict[int, tuple[int, Floats, float]] = {}
         for person, kept in self._watched.items():
-            if len(kept.stamps) < 2:
-                continue
-            found, residual = self._fit(person, np.array(kept.world), np.array(kept.seen))
+            found, residual = self._fit(person, kept.world, kept.seen)
             value = len(found) - residual
             if found and (best is None or value > best[1]):
                 best, plan = (person, value), found
@@ -317,7 +335,7 @@ class BodyImus:
     ) -> tuple[dict[int, tuple[int, Floats, float]], float]:
         """Places (bone, axis, yaw) by sensor for one person, and their mean residual in radians.
 
-        ``world`` (N, S, 3, 3), ``seen`` (N, B, 3). Sensors whose place is known must agree.
+        ``world`` (N, B, S, 3, 3), ``seen`` (N, B, 3). Sensors whose place is known must agree.
         """
         found, left = {}, []
         residual = np.full((len(self._places), len(self.bones)), np.nan)
@@ -326,12 +344,12 @@ class BodyImus:
         taken = [p.bone for p in self._places if p.bone is not None]
         for n, place in enumerate(self._places):
             if place.bone is not None and place.axis is not None:
-                yaw, off = fit_yaw(world[:, n], place.axis, seen[:, place.bone])
+                yaw, off = fit_yaw(world[:, place.bone, n], place.axis, seen[:, place.bone])
                 if off < SLIP_RAD:
                     found[n] = place.bone, place.axis, yaw
                     left.append(off)
                 continue
-            mounts = fit_mounts(world[:, n], seen)
+            mounts = fit_mounts(world[:, :, n], seen)
             may = [place.bone] if place.bone is not None else [
                 b for b in range(len(self.bones)) if b not in taken
             ]  # fmt: skip

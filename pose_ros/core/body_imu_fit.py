@@ -41,18 +41,20 @@ class Mounts:
 
 
 def fit_mounts(world: Floats, seen: Floats) -> Mounts:
-    """Mountings of a sensor of orientations ``world`` (N, 3, 3) on bones ``seen`` (N, B, 3).
+    """Mountings of a sensor of orientations ``world`` (N, B, 3, 3) on bones ``seen`` (N, B, 3).
 
-    Directions are unit vectors in a world with z up, NaN where a bone was not seen.
+    Every bone has its own moments; (N, 3, 3) are those of all of them. Directions are unit
+    vectors in a world with z up, NaN where a bone was not seen.
     """
     bones = seen.shape[1]
-    whole = np.asarray(np.isfinite(world).all(axis=(1, 2)))
-    known = np.isfinite(seen).all(axis=-1) & whole[:, None]
+    world = world[:, None] if world.ndim == 3 else world
+    whole = np.asarray(np.isfinite(world).all(axis=(-1, -2)))
+    known = np.asarray(np.isfinite(seen).all(axis=-1)) & whole
     u = np.where(known[..., None], seen, 0.0)
-    r = np.nan_to_num(world)
+    r = np.broadcast_to(np.nan_to_num(world), (*u.shape, 3))
     upright, flat = u * [0, 0, 1], u * [1, 1, 0]
     across = np.stack([-u[..., 1], u[..., 0], 0 * u[..., 0]], axis=-1)
-    a, b, c = (np.einsum("nji,nbj->bi", r, part) for part in (upright, flat, across))
+    a, b, c = (np.einsum("nbji,nbj->bi", r, part) for part in (upright, flat, across))
     count = known.sum(axis=0)
     cos, sin = np.cos(YAWS)[:, None], np.sin(YAWS)[:, None]
     mean = (a[:, None] + cos * b[:, None] - sin * c[:, None]) / np.maximum(count, 1)[:, None, None]
@@ -63,7 +65,7 @@ def fit_mounts(world: Floats, seen: Floats) -> Mounts:
     yaw, axis = _sharpen((a, b, c), YAWS[best], count)
     apart = np.abs((YAWS[None] - yaw[:, None] + np.pi) % (2 * np.pi) - np.pi) > YAW_APART
     rival = np.where(apart, residual, np.inf).min(axis=1)
-    said = np.einsum("nij,bj->nbi", r, axis) * known[..., None]
+    said = np.einsum("nbij,bj->nbi", r, axis) * known[..., None]
     middle = np.linalg.norm(said.sum(axis=0), axis=-1) / np.maximum(count, 1)
     swing = np.sqrt(np.maximum(2.0 * (1.0 - middle), 0.0))
     left = residual[rows, best]

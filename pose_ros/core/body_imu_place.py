@@ -20,12 +20,14 @@ class Strap:
 
     ``bone`` is a name of `worn_bones` ("left_forearm"), "" if unknown. ``axis`` is the bone's
     direction, inner to outer joint, in sensor axes. ``rho`` is where along the bone it sits.
+    ``topic`` is where its samples are published.
     """
 
     sensor: str
     bone: str = ""
     axis: tuple[float, float, float] | None = None
     rho: float = 0.5
+    topic: str = ""
 
 
 @dataclass

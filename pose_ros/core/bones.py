@@ -34,6 +34,8 @@ class BoneConfig:
     view_limit: float = 0.9  # |cosine| to the viewing direction; depth noise hides such lengths
     outlier: float = 3.0  # samples farther off than this many spreads are refused
     spread_floor: float = 0.01  # least spread for that
+    doubt: int = 30  # frames over which refusals are averaged
+    doubt_share: float = 0.5  # more of them to one side: the bone is learned anew, 3-D
     plausible: tuple[float, float] = (0.4, 1.6)  # of the prior's length, 3-D
     percentile: float = 0.95  # 2-D: a projected bone is at most as long as the bone
     slack: float = 1.05  # 2-D: on top of the percentile
@@ -45,7 +47,9 @@ class BoneLengths:
 
     Mirrored bones share their samples. Until enough are there, human proportions help out:
     times the stature that fits the bones known so far. Bones that nobody sees keep their length,
-    and so does a person who leaves and comes back under the same id.
+    and so does a person who leaves and comes back under the same id. What was learned is given up
+    when most samples of a bone are too long for it, or too short: then the id is another person's
+    or the metres are measured otherwise.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class BoneLengths:
         self._count = np.zeros((capacity, bones), np.int64)
         self._noise = np.zeros((capacity, bones))  # mean variance of a bone's ends, summed
         self._frames = np.zeros(capacity, np.int64)
+        self._lean = np.zeros((capacity, groups))  # share of samples refused: too long - too short
         self._middle = np.full((capacity, groups), np.nan)
         self._spread = np.full((capacity, groups), np.inf)
         self._length = np.tile(self._prior, (capacity, 1))
@@ -121,7 +126,8 @@ class BoneLengths:
             raise ConfigError("BoneLengths.update: 2-D needs person_px, the people's heights")
         self._tick += 1
         rows, new = self._slots.take(np.asarray(ids, np.int64), self._tick)
-        self._clear(rows[new])
+        if new.any():
+            self._clear(rows[new])
         bones = points[:, self.anatomy.edges[:, 0]] - points[:, self.anatomy.edges[:, 1]]
         length = np.sqrt(np.einsum("ped,ped->pe", bones, bones)).astype(np.float64)
         axis = np.array([0.0, 0.0, 1.0]) if view_axis is None else view_axis
@@ -130,8 +136,10 @@ class BoneLengths:
             good &= np.abs(bones @ axis) < self.config.view_limit * length
         else:
             length = length / np.asarray(person_px, np.float64)[:, None]
-        good &= self._credible(rows, length)
-        self._store(rows, length, good, std)
+        credible = self._credible(rows, length)
+        if self.dims == 3:
+            self._doubt(rows, length, good, credible)
+        self._store(rows, length, good & credible, std)
         self._frames[rows] += 1
         due = rows[(self._frames[rows] % self.config.every == 0) | (self._frames[rows] == 3)]
         if len(due):
@@ -162,22 +170,68 @@ class BoneLengths:
         rows, known = self._slots.find(np.asarray(ids, np.int64))
         return np.where(known, self._stature[rows], STATURE_M).astype(np.float32)
 
+    def rescale(self, ids: IntArray, ratio: float) -> None:
+        """Multiply all that was learned of the people ``ids``; unknown ones are passed over."""
+        rows, known = self._slots.find(np.asarray(ids, np.int64))
+        rows = rows[known]
+        for lengths in (self._samples, self._middle, self._spread, self._length, self._stature):
+            lengths[rows] *= ratio
+        self._noise[rows] *= ratio * ratio
+
     def _clear(self, rows: IntArray) -> None:
         self._samples[rows], self._count[rows], self._noise[rows] = np.inf, 0, 0.0
         self._frames[rows], self._middle[rows], self._spread[rows] = 0, np.nan, np.inf
+        self._lean[rows] = 0.0
         self._length[rows], self._weight[rows], self._stature[rows] = self._prior, 0.0, STATURE_M
 
     def _credible(self, rows: IntArray, length: npt.NDArray[np.float64]) -> Mask:
         """Samples (P, E) that fit what is known of the person, or of people."""
+        if self.dims == 2:
+            return np.asarray(length < 2.0)
         config = self.config
         middle, spread = self._middle[rows][:, self._group], self._spread[rows][:, self._group]
         settled = self._count[rows] >= config.prior_samples
         near = np.abs(length - middle) <= config.outlier * np.maximum(spread, config.spread_floor)
-        if self.dims == 2:
-            return np.asarray(length < 2.0)
         prior = self._prior[self._group]
         human = (length > config.plausible[0] * prior) & (length < config.plausible[1] * prior)
         return np.asarray(np.where(settled, near, human | np.isnan(prior)))
+
+    def _doubt(
+        self, rows: IntArray, length: npt.NDArray[np.float64], good: Mask, credible: Mask
+    ) -> None:
+        """Drop the samples of bones most of whose last samples were refused on the same side."""
+        config, middle = self.config, self._middle[rows][:, self._group]
+        good = good & (self._count[rows] >= config.prior_samples)
+        refused = good & ~credible
+        if not (refused.any() or self._lean[rows].any()):
+            return
+        side = np.where(refused, np.where(length > middle, 1.0, -1.0), 0.0)
+        judged = good[:, self._members]
+        judged[:, self._single, 1] = False
+        tests = judged.sum(axis=-1)
+        mean = (side[:, self._members] * judged).sum(axis=-1) / np.maximum(tests, 1)
+        lean = self._lean[rows]
+        lean += np.where(tests > 0, (mean - lean) / config.doubt, 0.0)
+        self._lean[rows] = lean
+        wrong = np.abs(lean) > config.doubt_share
+        if wrong.any():
+            sign = np.sign((lean * wrong).sum(axis=1, keepdims=True))
+            also = lean * sign > 0.5 * config.doubt_share  # the scale of the whole person
+            self._unlearn(rows, wrong | also)
+
+    def _unlearn(self, rows: IntArray, wrong: Mask) -> None:
+        """Forget the groups ``wrong`` (P, G) of the people in ``rows``."""
+        person, group = np.nonzero(wrong)
+        row, bones = rows[person, None], self._members[group]
+        self._samples[row, bones], self._count[row, bones], self._noise[row, bones] = (
+            np.inf,
+            0,
+            0.0,
+        )
+        self._lean[rows[person], group] = 0.0
+        who = rows[wrong.any(axis=1)]
+        self._frames[who] = 0  # the next medians come soon
+        self._settle(who)
 
     def _store(
         self, rows: IntArray, length: npt.NDArray[np.float64], good: Mask, std: FloatArray | None

@@ -56,6 +56,51 @@ class Chains:
         unit = np.eye(3)[self.axis]
         return np.asarray(unit[..., :, None] * unit[..., None, :])
 
+    @cached_property
+    def middle(self) -> Array:
+        """(C, 3) the middles of the ranges."""
+        return (self.lower + self.upper) / 2
+
+    @cached_property
+    def proper(self) -> npt.NDArray[np.bool_]:
+        """(C,) whether the third axis is the first again."""
+        return np.asarray(self.axis[:, 2] == self.axis[:, 0])
+
+    @cached_property
+    def odd(self) -> Array:
+        """(C,) +1 where first and second axis follow each other as x, y, z do, else -1."""
+        return np.where((self.axis[:, 1] - self.axis[:, 0]) % 3 == 1, 1.0, -1.0)
+
+    @cached_property
+    def entries(self) -> tuple[npt.NDArray[np.int64], Array]:
+        """Which entries of the rotations, (9 C,) of 9 C flattened, and their signs (C, 9).
+
+        Per chain: tangent of the first angle (across, along); then what cosine and sine of it are
+        multiplied with for the third angle's tangent (two) and for what is left for the second;
+        last the entry of the second's tangent that needs no first angle.
+        """
+        places, signs = [], []
+        for chain, (axes, odd, proper) in enumerate(
+            zip(self.axis.tolist(), self.odd.tolist(), self.proper.tolist(), strict=True)
+        ):
+            i, j = axes[0], axes[1]
+            order = (i, j, 3 - i - j)  # rows and columns renamed to 0, 1, 2
+            if proper:
+                wanted = (
+                    (1, 0, 1.0), (2, 0, -odd),
+                    (1, 2, -odd), (1, 1, 1.0), (2, 0, 1.0),
+                    (2, 2, -1.0), (2, 1, odd), (1, 0, -odd), (0, 0, 1.0),
+                )  # fmt: skip
+            else:
+                wanted = (
+                    (1, 2, -odd), (2, 2, 1.0),
+                    (1, 0, odd), (1, 1, 1.0), (2, 2, 1.0),
+                    (2, 0, 1.0), (2, 1, odd), (1, 2, -odd), (0, 2, odd),
+                )  # fmt: skip
+            places += [9 * chain + 3 * order[a] + order[b] for a, b, _ in wanted]
+            signs.append([sign for *_, sign in wanted])
+        return np.array(places), np.array(signs)
+
     def hinges(self, angle_rad: Array) -> Array:
         """(N, C, 3, 3, 3): the rotation of every hinge at ``angle_rad`` (N, C, 3)."""
         cos, sin = np.cos(angle_rad)[..., None, None], np.sin(angle_rad)[..., None, None]
@@ -87,57 +132,53 @@ def decompose(
     Source: the closed forms for three axes, e.g. Shoemake, Euler Angle Conversion, Graphics
     Gems IV, 1994, written so that any first angle gives the other two.
     """
-    i, j = chains.axis[:, 0], chains.axis[:, 1]
-    order = np.stack([i, j, 3 - i - j], axis=-1)  # (C, 3); rows and columns renamed to 0, 1, 2
-    c = np.arange(len(order))[:, None, None]
-    m = rotation[:, c, order[:, :, None], order[:, None, :]]
-    odd = np.where((j - i) % 3 == 1, 1.0, -1.0)
-    proper = chains.axis[:, 2] == i
-    across = np.where(proper, m[..., 1, 0], -odd * m[..., 1, 2])
-    along = np.where(proper, -odd * m[..., 2, 0], m[..., 2, 2])
+    places, signs = chains.entries
+    rows, count = rotation.shape[:2]
+    m = rotation.reshape(rows, 9 * count).take(places, axis=1).reshape(rows, count, 9) * signs
+    across, along = m[..., 0], m[..., 1]
     first = np.arctan2(across, along)
     lead = slice(None, None, together)
     singular = np.hypot(across[lead], along[lead]) < SINGULAR
-    held = np.nan_to_num(reference_rad[lead, :, 0]) * chains.sign[:, 0]
-    start = np.where(singular, held, first[lead])
-    one, two = (_angles(chains, m[lead], start + turn, odd, proper) for turn in (0.0, np.pi))
     before = reference_rad[lead]
-    flip = ~singular & (_cost(chains, two, before) < _cost(chains, one, before))
+    start = first[lead]
+    if singular.any():
+        held = np.nan_to_num(before[..., 0]) * chains.sign[:, 0]
+        start = np.where(singular, held, start)
+    one, two = both = _angles(chains, m[lead], np.stack([start, start + np.pi]))
+    cost = _cost(chains, both, before)
+    flip = ~singular & (cost[1] < cost[0])
     if together == 1:
         return np.where(flip[..., None], two, one), singular
-    singular, flip = (np.repeat(mask, together, axis=0) for mask in (singular, flip))
-    held = np.repeat(held, together, axis=0)
-    first = np.where(singular, held, first + np.pi * flip)
-    return _angles(chains, m, first, odd, proper), singular
+    flip = np.repeat(flip, together, axis=0)
+    first = first + np.pi * flip
+    if singular.any():
+        singular = np.repeat(singular, together, axis=0)
+        first = np.where(singular, np.repeat(held, together, axis=0), first)
+    else:
+        singular = np.zeros_like(flip)
+    return _angles(chains, m, first), singular
 
 
-def _angles(chains: Chains, m: Array, first: Array, odd: Array, proper: Array) -> Array:
-    """(N, C, 3) once the first is chosen: undone, it leaves R_second R_third."""
-    cos, sin = np.cos(first), odd * np.sin(first)
-    entry = (
-        np.where(proper, m[..., 1, 2], m[..., 1, 0]),
-        np.where(proper, m[..., 2, 2], m[..., 2, 0]),
+def _angles(chains: Chains, m: Array, first: Array) -> Array:
+    """(..., N, C, 3) once the first (..., N, C) is chosen: undone, it leaves R_second R_third.
+
+    ``m`` (N, C, 9) are the signed ``entries`` of the rotations.
+    """
+    cos, sin = np.cos(first)[..., None], np.sin(first)[..., None]
+    mixed = cos * m[..., 2:5] + sin * m[..., 5:8]
+    turned, proper = mixed[..., 2], chains.proper
+    raw = np.empty((*first.shape, 3))
+    raw[..., 0] = first
+    raw[..., 1] = np.arctan2(
+        np.where(proper, -chains.odd * turned, m[..., 8]), np.where(proper, m[..., 8], turned)
     )
-    sign = np.where(proper, -odd, odd)
-    third = np.arctan2(
-        sign * (cos * entry[0] + sin * entry[1]), cos * m[..., 1, 1] + sin * m[..., 2, 1]
-    )
-    low, high = (
-        np.where(proper, m[..., 1, 0], m[..., 1, 2]),
-        np.where(proper, m[..., 2, 0], m[..., 2, 2]),
-    )
-    turned = cos * high - sin * low
-    second = np.arctan2(
-        odd * np.where(proper, -turned, m[..., 0, 2]), np.where(proper, m[..., 0, 0], turned)
-    )
-    raw = np.stack([first, second, third], axis=-1) * chains.sign
-    middle = (chains.lower + chains.upper) / 2
-    return np.asarray(middle + wrap(raw - middle))
+    raw[..., 2] = np.arctan2(mixed[..., 0], mixed[..., 1])
+    raw *= chains.sign
+    return np.asarray(chains.middle + wrap(raw - chains.middle))
 
 
 def _cost(chains: Chains, angle: Array, reference: Array) -> Array:
-    """(N, C) how far angles (N, C, 3) leave their ranges, jump, and are large."""
+    """(..., N, C) how far angles (..., N, C, 3) leave their ranges, jump, and are large."""
     beyond = np.maximum(chains.lower - angle, 0) + np.maximum(angle - chains.upper, 0)
-    jump = wrap(angle - reference)
-    jump = np.where(np.isnan(jump), 0.0, np.abs(jump))
+    jump = np.fmax(np.abs(wrap(angle - reference)), 0.0)  # 0 where nothing is known
     return np.asarray((beyond + JUMP_COST * jump + LARGE_COST * np.abs(angle)).sum(axis=-1))

@@ -131,6 +131,10 @@ class DepthConfig:
         0.2, "Joints with a lower score are not looked for in the depth image", ge=0.0, le=1.0,
         live=True,
     )  # fmt: skip
+    extrinsics: str = param(
+        "", "Place of a depth camera that is not the colour camera, in the colour camera's "
+        "optical frame: 'x y z qx qy qz qw' (m), or 'identity'; empty: as TF says",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Refuse a value out of range."""
@@ -165,6 +169,40 @@ class JointsConfig:
 
 
 @dataclass(frozen=True)
+class ImuConfig:
+    """Inertial sensors on the camera and on people."""
+
+    enable: bool = param(
+        False, "Use inertial sensors: the camera's, on topic imu, and those of imu.topic_map"
+    )
+    topic_map: str = param(
+        "", "YAML file of the sensors that somebody wears, on topics imu/<sensor>; empty: "
+        "nobody does",
+    )  # fmt: skip
+    axes: str = param(
+        "optical", "How the camera's sensor sits: its axes are the image's (optical: x right, y "
+        "down, z ahead), the housing's (rep103: x ahead, y left, z up), or nine numbers, row by "
+        "row, that turn its axes into the image's; none: the camera has no sensor and stands still"
+    )  # fmt: skip
+    offset_s: float = param(
+        0.0, "Added to an image's stamp to get the sensor's stamp of that moment", unit="s",
+        ge=-1.0, le=1.0,
+    )  # fmt: skip
+    check: bool = param(True, "Turn nothing before the pictures agreed with the camera's sensor")
+    align_windows: bool = param(
+        True, "Show a video network the frames of a window as one camera would that did not turn"
+    )
+    level_frame: str = param(
+        "", "Frame of everything metric: at the camera, z up by gravity, x where it looks along "
+        "the ground; empty: the camera's own, or output_frame",
+    )  # fmt: skip
+    tilt_deg: float = param(
+        0.0, "Without a sensor on the camera (axes none): how far it looks down", unit="deg",
+        ge=-90.0, le=90.0,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class PipelineConfig:
     """All of the pipeline."""
 
@@ -180,6 +218,7 @@ class PipelineConfig:
     depth: DepthConfig = field(default_factory=DepthConfig)
     lift: LiftConfig = field(default_factory=LiftConfig)
     joints: JointsConfig = field(default_factory=JointsConfig)
+    imu: ImuConfig = field(default_factory=ImuConfig)
 
     def __post_init__(self) -> None:
         """Refuse a value out of range."""

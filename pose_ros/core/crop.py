@@ -5,11 +5,14 @@ One affine per window (T frames), so a point keeps its place through the clip.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
+from pose_ros.core.ego import BORDER_MAX, cut_turned
 from pose_ros.core.resize import resize
 from pose_ros.core.values import (
     ByteArray,
@@ -21,8 +24,9 @@ from pose_ros.core.values import (
     check,
 )
 
-#: A box of more image sizes than this is read pixel by pixel: its black border would be gigabytes.
-BORDER_MAX = 4
+#: How the camera turned (3, 3) from a frame to the image that a person's box is in, by person and
+#: place in the window; None: it did not.
+Turns = Callable[[int, int], npt.NDArray[np.float64] | None]
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Cropper:
         self.size_hw_px = size_hw_px
         self.scale = scale
 
-    def crop(self, windows: Windows) -> Clips:
+    def crop(self, windows: Windows, turns: Turns | None = None) -> Clips:
         """Clips of every person, empty when there is nobody."""
         boxes = fit_boxes(windows.people.xyxy_px, self.size_hw_px, self.scale)
         height, width = self.size_hw_px
@@ -61,7 +65,7 @@ class Cropper:
         # cv2 has no batched resize; a loop costs 0.2 ms per crop, grid_sample on a CPU 3 ms.
         for person, box in enumerate(boxes):
             for time, frame in enumerate(windows.frames):
-                cut(frame, box, rgb[person, time])
+                cut(frame, box, rgb[person, time], turns and turns(person, time))
         return Clips(rgb, affine_from_boxes(boxes, self.size_hw_px), windows.valid)
 
     def place(self, xyxy_px: FloatArray) -> tuple[np.ndarray, FloatArray]:
@@ -70,12 +74,13 @@ class Cropper:
         return edges, affine_from_boxes(edges, self.size_hw_px)
 
     def cut(
-        self, frames: tuple[Frame, ...], edges_px: np.ndarray, wanted: np.ndarray
-    ) -> ByteArray:
+        self, frames: tuple[Frame, ...], edges_px: np.ndarray, wanted: np.ndarray,
+        turns: Turns | None = None,
+    ) -> ByteArray:  # fmt: skip
         """Crops (N, h, w, 3) of the (N, 2) pairs of person and frame in ``wanted``."""
         rgb = np.empty((len(wanted), *self.size_hw_px, 3), np.uint8)
         for row, (person, time) in enumerate(wanted.tolist()):
-            cut(frames[time], edges_px[person], rgb[row])
+            cut(frames[time], edges_px[person], rgb[row], turns and turns(person, time))
         return rgb
 
 
@@ -110,11 +115,18 @@ def affine_from_boxes(edges_px: np.ndarray, size_hw_px: tuple[int, int]) -> Floa
     return affine
 
 
-def cut(frame: Frame, edges_px: np.ndarray, out: ByteArray) -> None:
+def cut(
+    frame: Frame, edges_px: np.ndarray, out: ByteArray,
+    turn: npt.NDArray[np.float64] | None = None,
+) -> None:  # fmt: skip
     """Resize the box ``edges_px`` (left, top, right, bottom) of the frame into ``out`` (h, w, 3).
 
-    Black outside the image.
+    Black outside the image. With a ``turn`` (3, 3) the box is of an image of the camera after it
+    turned by that, and the frame is shown as it would look there.
     """
+    if turn is not None and frame.camera is not None:
+        cut_turned(frame.rgb, frame.camera, turn, edges_px, out)
+        return
     left, top, right, bottom = (int(edge) for edge in edges_px)
     width, height = frame.size_px
     inside = frame.rgb[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pose_ros.core.camera import PinholeCamera
+from pose_ros.core.rigid import rotation_of
 from pose_ros.core.values import DepthImage, FloatArray
 from pose_ros.errors import CalibrationError, ShapeError
 
@@ -125,6 +126,53 @@ def depth_image(
             f"rgb_from_depth: expected a rotation and a translation in metres, got {pose.tolist()}"
         )
     return DepthImage(depth_m, stamp_ns, camera, pose)
+
+
+def rigid(
+    xyz_m: tuple[float, float, float], xyzw: tuple[float, float, float, float]
+) -> npt.NDArray[np.float64]:
+    """(4, 4) of a translation in metres and a quaternion x, y, z, w.
+
+    Raises:
+        CalibrationError: numbers that are not finite, or a quaternion not of length 1 (to 1 %).
+
+    """
+    numbers = np.array([*xyz_m, *xyzw], np.float64)
+    if not np.isfinite(numbers).all() or abs(np.linalg.norm(numbers[3:]) - 1.0) > 0.01:
+        raise CalibrationError(
+            "transform: expected x y z in metres and a quaternion x y z w of length 1, "
+            f"got {numbers.tolist()}"
+        )
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = rotation_of(*xyzw), xyz_m
+    return pose
+
+
+def parse_extrinsics(text: str) -> npt.NDArray[np.float64] | None:
+    """(4, 4) ``rgb_from_depth`` of a parameter; None for an empty one.
+
+    ``"x y z qx qy qz qw"`` is where the depth camera is in the colour camera's optical frame, in
+    metres, and how it is turned; ``"identity"`` means the same place under another frame's name.
+
+    Raises:
+        CalibrationError: anything else.
+
+    """
+    if not text.strip():
+        return None
+    if text.strip() == "identity":
+        return np.eye(4)
+    try:
+        numbers = [float(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 7:
+        raise CalibrationError(
+            f"depth.extrinsics: expected 'x y z qx qy qz qw' (metres, the depth camera in the "
+            f"colour camera's optical frame) or 'identity', got '{text}'"
+        )
+    x, y, z, qx, qy, qz, qw = numbers
+    return rigid((x, y, z), (qx, qy, qz, qw))
 
 
 def _pixel(encoding: str) -> tuple[str, float]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pose_ros.core.camera import PinholeCamera
 from pose_ros.core.imu import Imu
 from pose_ros.core.so3 import log_so3
-from pose_ros.core.values import ByteArray
+from pose_ros.core.values import ByteArray, FloatArray
 
 Floats = npt.NDArray[np.float64]
 
@@ -89,11 +89,15 @@ def _correlation(rows: Floats, one: Floats) -> Floats:
     return np.asarray(rows @ one / np.maximum(scale, 1e-12))
 
 
-def image_turn(camera: PinholeCamera, old_rgb: ByteArray, new_rgb: ByteArray) -> Floats | None:
+def image_turn(
+    camera: PinholeCamera, old_rgb: ByteArray, new_rgb: ByteArray,
+    people_px: FloatArray | None = None,
+) -> Floats | None:  # fmt: skip
     """Rotation vector (3,) of the camera between two pictures of the same size.
 
     It is that of ``new_from_old``. Corners are followed by optical flow and fitted by one
-    rotation; what moves otherwise (people, near things) is voted out. None without agreement.
+    rotation; what moves otherwise (near things) is voted out, what lies in the boxes
+    ``people_px`` (P, 4) is not looked at. None without agreement.
     """
     scale = min(FLOW_WIDTH_PX / camera.width_px, 1.0)
     small = [
@@ -101,7 +105,9 @@ def image_turn(camera: PinholeCamera, old_rgb: ByteArray, new_rgb: ByteArray) ->
                    interpolation=cv2.INTER_AREA)
         for rgb in (old_rgb, new_rgb)
     ]  # fmt: skip
-    corners = cv2.goodFeaturesToTrack(small[0], 150, 0.01, 7)
+    corners = cv2.goodFeaturesToTrack(
+        small[0], 150, 0.01, 7, mask=_outside(small[0], people_px, scale)
+    )
     if corners is None or len(corners) < LEAST_POINTS:
         return None
     moved, found, _ = cv2.calcOpticalFlowPyrLK(small[0], small[1], corners, None)  # type: ignore[call-overload, unused-ignore]
@@ -113,6 +119,16 @@ def image_turn(camera: PinholeCamera, old_rgb: ByteArray, new_rgb: ByteArray) ->
         ray = camera.rays((points + 0.5) / scale - 0.5)
         rays.append(ray / np.linalg.norm(ray, axis=1, keepdims=True))
     return _fit_rotation(rays[0], rays[1], 2.0 / (scale * camera.fx_px))
+
+
+def _outside(small: ByteArray, people_px: FloatArray | None, scale: float) -> ByteArray:
+    """(h, w) 1 where nobody's box (P, 4) is."""
+    mask = np.ones(small.shape[:2], np.uint8)
+    for left, top, right, bottom in [] if people_px is None else (scale * people_px).tolist():
+        mask[
+            max(int(top), 0) : max(int(bottom) + 1, 0), max(int(left), 0) : max(int(right) + 1, 0)
+        ] = 0
+    return mask
 
 
 def _fit_rotation(old: Floats, new: Floats, tolerance: float) -> Floats | None:

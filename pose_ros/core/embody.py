@@ -11,11 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pose_ros.core.angles import AngleTracker
+from pose_ros.core.body_imu import BodyImus
 from pose_ros.core.bones import BoneLengths
 from pose_ros.core.config import PipelineConfig
+from pose_ros.core.ego import EgoMotion, Movable, StillCamera
 from pose_ros.core.lift import DepthLifter
 from pose_ros.core.lift_mono import MonocularLifter
-from pose_ros.core.refine_energy import stream_config
+from pose_ros.core.penalties import Penalty, checked_plane
+from pose_ros.core.refine_energy import RefineConfig, stream_config
+from pose_ros.core.refine_inertia import DirectionPrior
 from pose_ros.core.refine_stream import Refined, StreamRefiner
 from pose_ros.core.skeletons import Skeleton
 from pose_ros.core.spread import pixel_std
@@ -38,6 +42,10 @@ from pose_ros.errors import ConfigError
 
 #: Relative deviation of a stature that somebody measured.
 GIVEN_STATURE_STD = 0.01
+#: Relative deviation of a stature that was learned from depth, and how well bones must be known.
+LEARNED_STATURE_STD, LEARNED_WEIGHT = 0.04, 0.5
+#: Statures outside of this are a misunderstanding between depth and joints.
+LEARNABLE_M = (0.7, 2.3)
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -47,21 +55,32 @@ class Embodier:
     """Everybody's smooth skeleton, metric body and joint angles, frame by frame."""
 
     def __init__(
-        self, skeleton: Skeleton, config: PipelineConfig, mono: MonocularLifter | None
-    ) -> None:
-        """Know nobody; ``mono`` lifts people whom no depth image shows, None if nothing may."""
+        self, skeleton: Skeleton, config: PipelineConfig, mono: MonocularLifter | None,
+        ego: EgoMotion | StillCamera | None = None, body: BodyImus | None = None,
+        hooks: tuple[Penalty, ...] = (), ground: Floats | None = None,
+    ) -> None:  # fmt: skip
+        """Know nobody; ``mono`` lifts people whom no depth image shows, None if nothing may.
+
+        ``body`` are the sensors that somebody wears; ``ego`` tells the camera's orientation, which
+        they need. ``hooks`` are a task's own penalties of the joints in metres; ``ground`` (4,)
+        the floor's unit normal n (up) and offset d, n . p + d >= 0 for points p of the optical
+        frame above it: nobody's knees or ankles are far below. It turns with the camera.
+
+        Raises:
+            ShapeError: ``ground`` is no plane.
+
+        """
         self.skeleton = skeleton
+        self.ego, self.body = ego, body
+        self._prior = DirectionPrior(skeleton)
         self.config = config
         self.depth = DepthLifter(skeleton, config.depth)
         self.mono = mono
         longest_s = config.filter.max_prediction_s
-        self._flat, self._deep = (
-            StreamRefiner(
-                skeleton, dims,
-                dataclasses.replace(stream_config(dims), max_prediction_s=longest_s),
-            )
-            for dims in (2, 3)
-        )  # fmt: skip
+        self._flat = StreamRefiner(skeleton, 2, _stream_config(2, longest_s))
+        own = () if body is None else (self._prior,)
+        self._deep = StreamRefiner(skeleton, 3, _stream_config(3, longest_s), (*own, *hooks))
+        self._deep.ground = None if ground is None else checked_plane(ground)
         self._bounds, self.bones = BoneLengths(skeleton, 2), BoneLengths(skeleton, 3)
         wanted = config.joints.convention
         self._angles = None if wanted == "none" else AngleTracker(skeleton, wanted)
@@ -75,6 +94,14 @@ class Embodier:
                 memory.reset()
         for stage in (self.depth, self._scales, self._place):
             stage.reset()
+        if self.body is not None:
+            self.body.reset()
+
+    @property
+    def memories(self) -> tuple[tuple[Movable, ...], tuple[Movable, ...]]:
+        """What remembers pixels, and what metres and rays, for `EgoMotion.carry`."""
+        deep: tuple[Movable, ...] = (self._deep, self._place)
+        return (self._flat,), deep if self.mono is None else (*deep, self.mono)
 
     def refine(self, stamp_ns: int, tracks: Tracks, poses: Poses2D) -> Refined2D | None:
         """Smooth joints in pixels, unseen ones filled in; None when refinement is off.
@@ -114,12 +141,31 @@ class Embodier:
         if source != "mono" and frame.depth is not None:
             metric = self.depth.lift(frame, poses)
         if source != "depth" and self.mono is not None:
+            self._hand_over(self.mono, metric)
             guessed = self.mono.lift(frame, poses)
             metric = self._scales.choose(frame.stamp_ns, metric, guessed)
         changed = self._scales.note(frame.stamp_ns, metric)
-        for memory in (self._deep, self.bones, self._place):
+        for memory in (self._deep, self._place):
             memory.forget(changed)
+        if self.mono is not None:
+            sure = self.mono.stature_std(changed) <= LEARNED_STATURE_STD
+            self.bones.forget(changed[~sure])
         return metric
+
+    def _hand_over(self, mono: MonocularLifter, metric: Poses3D) -> None:
+        """Tell ``mono`` how tall those are who were seen with depth and are not now.
+
+        Their metres then keep their scale, and what was learned of their bones stays true.
+        """
+        away = metric.scale == ScaleSource.UNKNOWN
+        away &= self._scales.of(metric.ids) == ScaleSource.DEPTH
+        away &= mono.stature_std(metric.ids) > LEARNED_STATURE_STD
+        ids = metric.ids[away]
+        stature_m = self.bones.stature_m(ids)
+        known = np.median(self.bones.weights(ids), axis=-1) >= LEARNED_WEIGHT
+        known &= (stature_m >= LEARNABLE_M[0]) & (stature_m <= LEARNABLE_M[1])
+        for person, tall_m in zip(ids[known].tolist(), stature_m[known].tolist(), strict=True):
+            mono.set_stature(person, tall_m, LEARNED_STATURE_STD)
 
     def embody(self, stamp_ns: int, tracks: Tracks, metric: Poses3D) -> Body:
         """Smooth bodies with velocities, learned bone lengths and joint angles.
@@ -142,20 +188,33 @@ class Embodier:
         lengths = np.full((len(tracks), len(self.skeleton.edges)), np.nan, np.float32)
         told = metric.scale[alive] != ScaleSource.UNKNOWN
         lengths[alive[told]] = self.bones.lengths(ids)[told]
-        poses = metric
+        poses, age_s = metric, None
         if smooth:
+            self._feel(stamp_ns, ids, points, own)
             now = self._deep.update(
                 stamp_ns, ids, points, score, steady.noise_m2,
                 self.bones.lengths(ids), length_weight=self.bones.weights(ids),
             )  # fmt: skip
             poses = self._smooth(metric, alive, now, steady.lasting_m2)
-        return Body(poses, lengths)
+            age_s = np.full(metric.score.shape, np.inf, np.float32)
+            age_s[alive] = now.age_s
+        return Body(poses, lengths, age_s=age_s)
+
+    def _feel(self, stamp_ns: int, ids: IntArray, points_m: FloatArray, score: FloatArray) -> None:
+        """Teach worn sensors the measured joints (P, J, 3), and pass on what they say."""
+        if self.body is None:
+            return
+        world = None if self.ego is None else self.ego.world(stamp_ns)
+        self.body.learn(stamp_ns, ids, points_m, score, world)
+        told = self.body.tell(stamp_ns, ids, world, self.bones.lengths(ids))
+        self._deep.inertia = self._prior.told = told
 
     def sized(self, person_id: int, stature_m: float) -> tuple[float, FloatArray, FloatArray]:
         """Stature of a person, bone lengths (E,) and how well they are known (E,).
 
         ``stature_m`` > 0 is taken over first, known to 1 %: from then on the metres of a person
-        who is seen by one camera rest on it.
+        who is seen by one camera rest on it, and what was learned from one camera before is made
+        to fit.
 
         Raises:
             ConfigError: a stature that nobody has, or nothing here rests on a stature.
@@ -165,7 +224,12 @@ class Embodier:
         if stature_m != 0:
             if self.mono is None:
                 raise ConfigError("lift.source: metres rest on depth only, not on a stature")
+            before_m = float(self.mono.stature_m(ids)[0])
             self.mono.set_stature(person_id, float(stature_m), GIVEN_STATURE_STD)
+            if self._scales.of(ids)[0] == ScaleSource.MONO and stature_m != before_m:
+                self.bones.rescale(ids, float(stature_m) / before_m)
+                self._deep.forget(ids)
+                self._place.forget(ids)
         learned = self.bones.stature_m(ids) if self.mono is None else self.mono.stature_m(ids)
         return float(learned[0]), self.bones.lengths(ids)[0], self.bones.weights(ids)[0]
 
@@ -203,6 +267,13 @@ class Embodier:
         out.covariance_m2[alive] = now.covariance + lasting_m2
         shared = self._shared(out)
         return dataclasses.replace(out, covariance_m2=out.covariance_m2 + shared)
+
+
+def _stream_config(dims: int, longest_s: float) -> RefineConfig:
+    """A joint's history lasts at least as long as it is predicted."""
+    usual = stream_config(dims)
+    gap_s = max(usual.max_gap_s, longest_s)
+    return dataclasses.replace(usual, max_prediction_s=longest_s, max_gap_s=gap_s)
 
 
 class Scales:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pose_ros.core.body_axes import LIMBS, cross, held_hinges, hinges, limb_segments
+from pose_ros.core.body_axes import LIMBS, columns, cross, held_hinges, hinges, limb_segments
 from pose_ros.core.chains import SINGULAR, Array, Chains, compose, decompose
 from pose_ros.core.skeletons import COCO17
 
@@ -59,8 +59,9 @@ def limb_angles(
     """
     near, far = limb_segments(xyz_m)
     y, sine = hinges(near, far)
-    bend = np.arctan2(sine, np.einsum("nlx,nlx->nl", near, far))
-    near, y = (np.einsum("nlxi,nlx->nli", parents, v) for v in (near, y))
+    bend = np.arctan2(sine, (near * far) @ np.ones(3))
+    local = parents.swapaxes(-1, -2) @ columns(near, y, y)[..., :2]
+    near, y = local[..., 0], local[..., 1].copy()
     before = reference_rad[..., :3]
     gain = np.where(sine >= SINGULAR, given.gain, 0.0)
     some = gain < 1
@@ -69,8 +70,8 @@ def limb_angles(
         known = np.isfinite(first).all(axis=-1, keepdims=True)
         prior = np.repeat(compose(chains, np.where(known, first, 0.0)), given.together, axis=0)
         y[some] = held_hinges(near[some], y[some], prior[some], gain[some], given.turn[some])
-    rotation = np.stack([cross(y, -near), y, -near], axis=-1)
-    angle, singular = decompose(chains, rotation, before, given.together)
+    down = -near
+    angle, singular = decompose(chains, columns(cross(y, down), y, down), before, given.together)
     both = np.concatenate([angle, bend[..., None]], axis=-1)
     flags = np.zeros(both.shape, np.bool_)
     flags[..., 0] = flags[..., 2] = singular

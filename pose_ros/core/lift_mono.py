@@ -44,6 +44,12 @@ PLACE_INFLATION = 2.0  # of the place's variance: the joints' errors are not ind
 SPREAD_MAX = 0.15  # statures; a joint that is guessed worse is not reported
 DEPTH_MIN_M = 0.2
 INFERRED_SCORE = 0.5  # of the person's mean score
+# Plain numbers: numpy is slow to see one in an IntEnum.
+_MEASURED, _INFERRED = int(KeypointStatus.MEASURED), int(KeypointStatus.INFERRED)
+_MISSING = int(KeypointStatus.MISSING)
+_MONO, _UNKNOWN = int(ScaleSource.MONO), int(ScaleSource.UNKNOWN)
+_EYE, _ACROSS = np.eye(3), np.diag([1.0, 1.0, 0.0])
+_AXES = np.array([0, 0, 1])  # of a spread across and along, for x, y, z
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,8 @@ class History:
 
     def of(self, ids: IntArray) -> History:
         """Rows of ``ids``, in their order; blank for who is not known."""
+        if np.array_equal(ids, self.ids):  # as in almost every frame
+            return self
         both = History.empty(ids).joined(self)
         match = ids[:, None] == self.ids[None, :]
         row = np.where(match.any(axis=1), match.argmax(axis=1) + len(ids) if len(self.ids) else 0,
@@ -93,12 +101,22 @@ class History:
         """
         stamps, old_rays, old_score = self.stamp_ns.copy(), self.rays.copy(), self.score.copy()
         stale = (stamp_ns - stamps[:, -1]) > max_gap_ns
-        stamps[stale], old_rays[stale], old_score[stale] = ABSENT, np.nan, 0.0
+        if stale.any():
+            stamps[stale], old_rays[stale], old_score[stale] = ABSENT, np.nan, 0.0
         keeps = (stamps[:, -1] - stamps[:, -2] >= SPACING_S * 1e9) & (stamps[:, -1] != stamp_ns)
-        for array in (stamps, old_rays, old_score):
-            array[keeps, :-1] = array[keeps, 1:]
+        if keeps.any():
+            for array in (stamps, old_rays, old_score):
+                array[keeps, :-1] = array[keeps, 1:]
         stamps[:, -1], old_rays[:, -1], old_score[:, -1] = stamp_ns, rays, score
         return History(self.ids, stamps, old_rays, old_score)
+
+    def turned(self, rotation: npt.NDArray[np.float64]) -> History:
+        """The same rays in new camera axes, (3, 3) from the old ones; NaN behind the camera."""
+        x, y = self.rays[..., 0], self.rays[..., 1]
+        new = np.stack([r[0] * x + r[1] * y + r[2] for r in rotation], axis=-1)
+        ahead = new[..., 2:] > 1e-3
+        rays = np.where(ahead, new[..., :2] / np.where(ahead, new[..., 2:], 1.0), np.nan)
+        return History(self.ids, self.stamp_ns, rays, self.score)
 
     def view(self) -> PersonView:
         """What the network is told."""
@@ -138,6 +156,10 @@ class MonocularLifter:
         """Forget everybody, statures included."""
         self._history = History.empty(np.zeros(0, np.int64))
         self._statures: dict[int, tuple[float, float]] = {}
+
+    def transform(self, rotation: npt.NDArray[np.float64]) -> None:
+        """Turn what is remembered into new camera axes, (3, 3) from the old ones."""
+        self._history = self._history.turned(rotation)
 
     def set_stature(self, person_id: int, stature_m: float, stature_std: float) -> None:
         """Use a measured stature (with its relative deviation) for one person from now on.
@@ -190,6 +212,9 @@ class MonocularLifter:
         gap_ns = int(self.max_gap_s * 1e9)
         rays = frame.camera.rays(poses.xy_px)[..., :2]
         current = self._history.of(poses.ids).pushed(frame.stamp_ns, rays, poses.score, gap_ns)
+        if np.array_equal(poses.ids, self._history.ids):  # nobody came or went
+            self._history = current
+            return current
         away = ~np.isin(self._history.ids, poses.ids)
         away &= frame.stamp_ns - self._history.stamp_ns[:, -1] <= gap_ns
         self._history = current.joined(self._history.select(away))
@@ -202,26 +227,27 @@ class MonocularLifter:
         body, log_spread = (np.asarray(a, np.float64) for a in self.network(view.features))
         std = LAPLACE_STD * np.exp(log_spread)  # (P, J, 2) across, along
         measured = np.asarray(np.isfinite(view.rays).all(axis=-1))
-        rays = np.where(measured[..., None], view.rays, 0.0)
         place = place_bodies(body, view.rays, std[..., 0], ray_std)
         xyz = body + place.translation[:, None]
+        ahead = np.ones(xyz.shape)
+        ahead[..., :2] = np.where(measured[..., None], view.rays, 0.0)
         depth = xyz[..., 2:]
-        ahead = np.concatenate([rays, np.ones_like(depth)], axis=-1)
-        xyz = np.where(measured[..., None], depth * ahead, xyz)
+        on_ray = depth * ahead
         covariance = _covariance(ahead, depth, measured, std, ray_std, place.covariance)
-        stature, stature_std = self._scales(poses.ids)
-        turn = view.view_from_camera[:, None]  # (P, 1, 3, 3)
-        xyz_m = (turn.swapaxes(-1, -2) @ xyz[..., None])[..., 0] * stature[:, None, None]
-        covariance = turn.swapaxes(-1, -2) @ covariance @ turn * stature[:, None, None, None] ** 2
-        along = xyz_m[..., :, None] * xyz_m[..., None, :]
-        covariance += (stature_std**2)[:, None, None, None] * along
+        stature, stature_std = (each[:, None, None] for each in self._scales(poses.ids))
+        turn = view.view_from_camera * stature  # (P, 3, 3), also from statures to metres
+        xyz_m = np.where(measured[..., None], on_ray, xyz) @ turn  # rows: the inverse rotation
+        turn = turn[:, None]
+        covariance = turn.swapaxes(-1, -2) @ covariance @ turn
+        wide = stature_std * xyz_m
+        covariance += wide[..., :, None] * wide[..., None, :]
         known = measured | (std[..., 0] <= LAPLACE_STD * SPREAD_MAX)
         known &= view.usable[:, None] & (xyz_m[..., 2] > DEPTH_MIN_M)
         return _poses(poses, xyz_m, covariance, known, measured)
 
     def _scales(self, ids: IntArray) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Statures (P,) in metres and their relative deviations (P,)."""
-        values = [self._statures.get(int(i), self._default) for i in ids]
+        values = [self._statures.get(i, self._default) for i in ids.tolist()]
         table = np.array(values, np.float64).reshape(-1, 2)
         return table[:, 0], table[:, 1]
 
@@ -247,11 +273,12 @@ def _covariance(
     by its pixels; another one by bend and place in every direction.
     """
     place = PLACE_INFLATION * place[:, None]
-    along = std[..., 1] ** 2 + place[..., 2, 2]
-    on_ray = along[..., None, None] * ahead[..., :, None] * ahead[..., None, :]
-    on_ray = on_ray + ((depth[..., 0] * ray_std) ** 2)[..., None, None] * np.diag([1.0, 1.0, 0.0])
-    spread = np.stack([std[..., 0], std[..., 0], std[..., 1]], axis=-1) ** 2
-    free = spread[..., None] * np.eye(3) + place
+    variance = std * std
+    along = variance[..., 1] + place[..., 2, 2]
+    across = (depth[..., 0] * ray_std) ** 2
+    on_ray = (along[..., None] * ahead)[..., :, None] * ahead[..., None, :]
+    on_ray += across[..., None, None] * _ACROSS
+    free = variance[..., _AXES, None] * _EYE + place
     return np.where(measured[..., None, None], on_ray, free)
 
 
@@ -260,19 +287,18 @@ def _poses(
     known: npt.NDArray[np.bool_], measured: npt.NDArray[np.bool_],
 ) -> Poses3D:  # fmt: skip
     """Bodies as values; NaN and MISSING where nothing is known."""
-    empty = Poses3D.unknown(poses.ids, J)
     count = np.maximum(measured.sum(axis=1, keepdims=True), 1)
-    mean = np.where(measured, poses.score, 0.0).sum(axis=1, keepdims=True) / count
-    score = np.where(measured, poses.score, INFERRED_SCORE * mean)
-    kind = np.where(measured, KeypointStatus.MEASURED, KeypointStatus.INFERRED)
-    scale = np.where(known.any(axis=1), ScaleSource.MONO, ScaleSource.UNKNOWN)
+    own = np.where(measured, poses.score, 0.0)
+    score = np.where(measured, own, INFERRED_SCORE / count * own.sum(axis=1, keepdims=True))
+    kind = np.where(measured, _MEASURED, _INFERRED)
+    unknown = np.full(xyz_m.shape, np.nan, np.float32)
     return Poses3D(
         poses.ids,
         np.where(known[..., None], xyz_m, np.nan).astype(np.float32),
         np.where(known[..., None, None], covariance, np.nan).astype(np.float32),
-        empty.velocity_m_s,
-        empty.speed_std_m_s,
-        np.where(known, kind, KeypointStatus.MISSING).astype(np.int8),
+        unknown,
+        unknown[..., 0].copy(),
+        np.where(known, kind, _MISSING).astype(np.int8),
         np.where(known, score, 0.0).astype(np.float32),
-        scale.astype(np.int8),
+        np.where(known.any(axis=1), _MONO, _UNKNOWN).astype(np.int8),
     )

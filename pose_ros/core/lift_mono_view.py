@@ -51,40 +51,46 @@ def look_at_people(
     the divisor.
     """
     rays = np.asarray(rays, np.float64)
+    people, frames, joints = rays.shape[:3]
     measured = np.isfinite(rays).all(axis=-1) & (np.asarray(score) > 0.0)
     newest = measured[:, -1]
-    torso = newest[:, TORSO]
-    usable = (newest.sum(axis=1) >= JOINTS_MIN) & (torso.sum(axis=1) >= TORSO_MIN)
+    torso = newest[:, TORSO].sum(axis=1)
+    usable = (newest.sum(axis=1) >= JOINTS_MIN) & (torso >= TORSO_MIN)
     known = np.where(measured[..., None], rays, 0.0)
-    centre = known[:, -1, TORSO].sum(axis=1) / np.maximum(torso.sum(axis=1), 1)[:, None]
+    centre = known[:, -1, TORSO].sum(axis=1) / np.maximum(torso, 1)[:, None]
     turn = _turns(centre)
-    directions = np.concatenate([known, np.ones_like(known[..., :1])], axis=-1)
-    seen = np.einsum("pij,ptkj->ptki", turn, directions)
-    measured &= seen[..., 2] > 0.1
-    flat = seen[..., :2] / np.where(measured, seen[..., 2], 1.0)[..., None]
-    flat = np.where(measured[..., None], flat, 0.0)
+    # The rays' third coordinate is 1, so that the last column of the rotation is added as it is.
+    seen = known @ turn[:, None, :, :2].swapaxes(-1, -2) + turn[:, None, None, :, 2]
+    ahead = seen[..., 2]
+    measured &= ahead > 0.1
+    flat = seen[..., :2] / np.where(measured, ahead, 1.0)[..., None]
+    flat *= measured[..., None]
     count = np.maximum(measured[:, -1].sum(axis=1), 1)
     size = np.sqrt((flat[:, -1] ** 2).sum(axis=(1, 2)) / count).clip(1e-3)
-    people, frames = rays.shape[:2]
-    shape = (people, frames, -1)
-    per_joint = np.concatenate(
-        [flat / size[:, None, None, None], np.where(measured, score, 0.0)[..., None]], axis=-1
-    )
-    person = np.concatenate([centre, np.log(size)[:, None]], axis=1)[:, None].repeat(frames, 1)
-    features = np.concatenate(
-        [per_joint.reshape(*shape[:2], 3 * rays.shape[2]), offset_s[..., None], person], axis=-1
-    )
+    features = np.empty((people, frames, 3 * joints + 4), np.float32)
+    per_joint = np.empty((people, frames, joints, 3), np.float32)
+    per_joint[..., :2] = flat / size[:, None, None, None]
+    per_joint[..., 2] = np.where(measured, score, 0.0)
+    features[..., : 3 * joints] = per_joint.reshape(people, frames, 3 * joints)
+    features[..., -4], features[..., -3:-1] = offset_s, centre[:, None]
+    features[..., -1] = np.log(size)[:, None]
     newest_rays = np.where(measured[:, -1, :, None], flat[:, -1], np.nan)
-    return PersonView(features.astype(np.float32), turn, newest_rays, usable)
+    return PersonView(features, turn, newest_rays, usable)
 
 
 def _turns(centre: DoubleArray) -> DoubleArray:
     """Rotations (P, 3, 3) that bring the rays (P, 2) onto z; x stays level in the image."""
-    ahead = np.concatenate([centre, np.ones_like(centre[:, :1])], axis=1)
-    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
-    right = np.stack([ahead[:, 2], np.zeros(len(ahead)), -ahead[:, 0]], axis=1)
-    right /= np.linalg.norm(right, axis=1, keepdims=True)
-    return np.stack([right, np.cross(ahead, right), ahead], axis=1)
+    x, y = centre[:, 0], centre[:, 1]
+    level = 1.0 / np.sqrt(1.0 + x * x)  # of the ray in the horizontal plane
+    ahead = 1.0 / np.sqrt(1.0 + x * x + y * y)
+    turn = np.zeros((len(centre), 3, 3))
+    turn[:, 0, 0], turn[:, 0, 2] = level, -x * level  # right
+    turn[:, 2, 0], turn[:, 2, 1], turn[:, 2, 2] = x * ahead, y * ahead, ahead
+    # ahead x right
+    turn[:, 1, 0] = -x * y * level * ahead
+    turn[:, 1, 1] = ahead / level
+    turn[:, 1, 2] = -y * level * ahead
+    return turn
 
 
 @dataclass(frozen=True)
@@ -110,37 +116,55 @@ def place_bodies(
     body, known = np.asarray(body, np.float64), np.isfinite(rays).all(axis=-1)
     uv = np.where(known[..., None], rays, 0.0)
     wanted = uv * body[..., 2:] - body[..., :2]  # t_x - u t_z
-    weight = known / np.maximum(np.where(known, body_std, 1.0), 1e-6) ** 2
+    u, v, x, y = uv[..., 0], uv[..., 1], wanted[..., 0], wanted[..., 1]
+    said = np.stack([np.ones_like(u), u, v, u * u + v * v, x, y, u * x + v * y], axis=-1)
+    body_var = np.where(known, np.maximum(body_std, 1e-6), 1.0) ** 2
+    least_var = np.where(known, body_std, 1.0) ** 2
+    ray_var = np.where(known, ray_std, 0.0) ** 2
     placeable = known.sum(axis=1) >= 2
-    translation, covariance = _solve(uv, wanted, weight, placeable)
+    sums = _sums(known / body_var, said, placeable)
     for _ in range(PLACE_ROUNDS - 1):
-        depth = np.maximum(body[..., 2] + translation[:, None, 2], 1e-3)
-        variance = np.where(known, body_std**2 + (ray_std * depth) ** 2, 1.0)
-        gap = translation[:, None, :2] - uv * translation[:, None, 2:] - wanted
-        sigmas = np.linalg.norm(gap, axis=-1) / np.sqrt(variance)
-        weight = known / variance / (1.0 + (sigmas / CAUCHY) ** 2)
-        translation, covariance = _solve(uv, wanted, weight, placeable)
-    translation[~placeable] = np.nan
-    covariance[~placeable] = np.nan
+        tx, ty, tz = _solved(sums)
+        depth = np.maximum(body[..., 2] + tz, 1e-3)
+        off_x, off_y = tx - u * tz - x, ty - v * tz - y
+        # 1 / variance / (1 + (gap / CAUCHY)^2 / variance), Cauchy's weight of a gap
+        variance = least_var + ray_var * depth * depth
+        weight = known / (variance + (off_x * off_x + off_y * off_y) / CAUCHY**2)
+        sums = _sums(weight, said, placeable)
+    translation = np.concatenate(_solved(sums), axis=1)
+    covariance = _covariance(sums)
+    if not placeable.all():
+        translation[~placeable] = np.nan
+        covariance[~placeable] = np.nan
     return Placement(translation, covariance)
 
 
-def _solve(
-    uv: DoubleArray,
-    wanted: DoubleArray,
-    weight: npt.NDArray[Any],
-    placeable: npt.NDArray[np.bool_],
-) -> tuple[DoubleArray, DoubleArray]:
-    """Weighted least squares of ``t_xy - uv t_z = wanted``: t (P, 3) and inverse (P, 3, 3)."""
-    normal = np.zeros((len(uv), 3, 3))
-    right = np.zeros((len(uv), 3))
-    normal[:, 0, 0] = normal[:, 1, 1] = weight.sum(axis=1)
-    normal[:, :2, 2] = normal[:, 2, :2] = -(weight[..., None] * uv).sum(axis=1)
-    normal[:, 2, 2] = (weight[..., None] * uv**2).sum(axis=(1, 2))
-    right[:, :2] = (weight[..., None] * wanted).sum(axis=1)
-    right[:, 2] = -(weight[..., None] * uv * wanted).sum(axis=(1, 2))
-    normal[~placeable] = np.eye(3)
-    normal += 1e-9 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(3)
-    inverse: DoubleArray = np.linalg.inv(normal).astype(np.float64)
-    solution: DoubleArray = (inverse @ right[..., None])[..., 0]
-    return solution, inverse
+def _sums(
+    weight: npt.NDArray[Any], said: DoubleArray, placeable: npt.NDArray[np.bool_]
+) -> DoubleArray:
+    """(P, 7) what the joints say of ``t_xy - uv t_z = wanted``, weighted with (P, J) and summed.
+
+    ``said`` (P, J, 7) holds 1, u, v, u^2 + v^2, then wanted x, y and their product with u and v.
+    A little is added to the diagonal of the equations, which makes them solvable.
+    """
+    sums = (weight[:, None] @ said)[:, 0]
+    if not placeable.all():
+        sums[~placeable] = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
+    sums[:, [0, 3]] += 1e-9 * (2.0 * sums[:, :1] + sums[:, 3:4])
+    return np.asarray(sums)
+
+
+def _solved(sums: DoubleArray) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
+    """Translation along x, y, z, (P, 1) each: x and y eliminated, which one weight sum divides."""
+    total, u, v, square, x, y, along = (sums[:, i : i + 1] for i in range(7))
+    tz = ((u * x + v * y) / total - along) / (square - (u * u + v * v) / total)
+    return (x + u * tz) / total, (y + v * tz) / total, tz
+
+
+def _covariance(sums: DoubleArray) -> DoubleArray:
+    """Inverse (P, 3, 3) of the equations that `_solved` solves."""
+    normal = np.zeros((len(sums), 3, 3))
+    normal[:, 0, 0] = normal[:, 1, 1] = sums[:, 0]
+    normal[:, :2, 2] = normal[:, 2, :2] = -sums[:, 1:3]
+    normal[:, 2, 2] = sums[:, 3]
+    return np.asarray(np.linalg.inv(normal))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pose_ros.core.refine_memory import warp
 from pose_ros.core.values import FloatArray
 
 #: Spread of a person's acceleration, in own heights per second squared.
@@ -51,6 +52,15 @@ class BoxFilter:
         self.value, self.velocity, self.cov = (
             self.value[which], self.velocity[which], self.cov[which],
         )  # fmt: skip
+
+    def transform(self, homography: np.ndarray) -> None:
+        """Move everybody by a homography (3, 3) of pixels, when the camera turned."""
+        moved, slope = warp(homography, self.value[:, :2])
+        grow = np.sqrt(np.abs(np.linalg.det(slope)))[:, None]
+        self.value = np.concatenate([moved, grow * self.value[:, 2:]], axis=1)
+        speed = (slope @ self.velocity[:, :2, None])[..., 0]
+        self.velocity = np.concatenate([speed, grow * self.velocity[:, 2:]], axis=1)
+        self.cov = self.cov * grow[..., None] ** 2
 
     def predict(self, dt_s: float, unseen: np.ndarray) -> None:
         """Move everybody ``dt_s`` ahead; people ``unseen`` (P,) slow down and keep their size.

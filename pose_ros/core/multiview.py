@@ -74,6 +74,8 @@ class MultiViewLifter:
 
     def reset(self) -> None:
         """Forget everybody; ids stay used."""
+        #: (view, id in the view) -> world id of everybody whom the last update used.
+        self.members: dict[tuple[int, int], int] = {}
         self._stamp_ns: int | None = None
         self._owner: dict[tuple[int, int], int] = {}  # (view, id in the view) -> world id
         self._last: dict[int, tuple[int, Array]] = {}  # world id -> stamp, xyz (J, 3)
@@ -91,7 +93,7 @@ class MultiViewLifter:
         """
         if self._stamp_ns is not None and stamp_ns < self._stamp_ns:
             self.reset()
-        self._stamp_ns = stamp_ns
+        self._stamp_ns, self.members = stamp_ns, {}
         poses = check_poses([v.camera for v in views], [v.cam_from_world for v in views])
         if len(views) == 0:
             return Poses3D.unknown(np.zeros(0, np.int64), len(self.skeleton))
@@ -159,7 +161,8 @@ class MultiViewLifter:
         self._next_id += len(fresh)
         for world, person, who in zip(ids.tolist(), xyz_m, members, strict=True):
             self._last[world] = (stamp_ns, person)
-            self._owner.update(dict.fromkeys(who, world))
+            self.members.update(dict.fromkeys(who, world))
+        self._owner.update(self.members)
         return ids
 
     def _id_cost(

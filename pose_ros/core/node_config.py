@@ -32,8 +32,19 @@ class CompatConfig:
 class HriConfig:
     """Topics of single people, as REP-155 names them."""
 
-    enable: bool = param(
-        True, "Publish joint_states, urdf, position and velocity under /humans/bodies/<id>"
+    enable: str = param(
+        "auto", "Topics under /humans/bodies: off; auto: joint_states, urdf, position, velocity, "
+        "and tracked, roi, skeleton2d where hri_msgs is installed; on: hri_msgs must be. Quote on "
+        "and off, which YAML takes for true and false", one_of=("auto", "on", "off"),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PrivacyConfig:
+    """Pictures of people that leave the node."""
+
+    publish_cropped: bool = param(
+        False, "Offer everybody cut out of the image on /humans/bodies/<id>/cropped"
     )
 
 
@@ -66,9 +77,14 @@ class NodeConfig:
         "", "Frame of everything metric, by TF at the image's stamp; empty: the camera's own"
     )
     tf_timeout_s: float = param(0.02, "Longest wait for that transform", unit="s", ge=0.0, le=1.0)
+    tf: str = param(
+        "body", "Frames on /tf, where tf2_msgs is installed: none, body (body_<id> of everybody) "
+        "or full (the links of the URDF, too)", one_of=("none", "body", "full"),
+    )  # fmt: skip
     predict: PredictConfig = field(default_factory=PredictConfig)
     compat: CompatConfig = field(default_factory=CompatConfig)
     hri: HriConfig = field(default_factory=HriConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
     def __post_init__(self) -> None:
         """Refuse a value out of range."""

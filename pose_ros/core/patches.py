@@ -39,6 +39,9 @@ BELIEVED = 0.5
 SMALLEST = 0.45
 #: Slack of distances between joints that are measured, metres.
 SLACK_M = 0.04
+#: One of more than this is no person, but what lies behind one: so large are all its bones with
+#: everything that is seen within LEVEL_M of its middle, metres.
+LARGEST, LEVEL_M = 1.5, 0.4
 
 
 @dataclass(frozen=True)
@@ -176,10 +179,12 @@ def anchored(body: Body, ray: Array, z_m: Array, found: Layers) -> Array:
 
     A limb too long for the person loses its outer end. So does one whose inner end was refused,
     where the outer end fits what was refused: both show the same wrong thing. A body that is too
-    small for a person is refused as a whole.
+    small or too large for a person is refused as a whole.
     """
-    size = _size(body, ray, z_m)
-    z = np.where(size[:, None] >= SMALLEST, z_m, np.nan)
+    size = _ratio(body, ray, z_m)
+    size = np.where(np.isfinite(size), np.minimum(size, LONGEST), LONGEST)
+    large = _ratio(body, ray, _level(z_m, found)) > LARGEST
+    z = np.where(((size >= SMALLEST) & ~large)[:, None], z_m, np.nan)
     for pairs, length in zip(body.hangs, body.hangs_m, strict=True):
         outer, inner = pairs.T
         limit = (STRETCH * np.maximum(size, 0.5)[:, None] * length + SLACK_M) ** 2
@@ -211,16 +216,24 @@ def without_flat(body: Body, z_m: Array, flank_m: Array) -> Array:
     return np.where(flat & thin, np.nan, z_m)
 
 
-def _size(body: Body, ray: Array, z_m: Array) -> Array:
-    """(P,) size of the person over that of the tables; LONGEST where too little is known."""
+def _level(z_m: Array, found: Layers) -> Array:
+    """(P, J) the layer nearest to the middle of what the body agrees on; NaN: none is near it."""
+    ordered = np.sort(z_m, axis=1)  # NaN last
+    count = np.isfinite(ordered).sum(axis=1)
+    middle = ordered[np.arange(len(z_m)), np.maximum(count - 1, 0) // 2]
+    away = np.abs(found.z_m - middle[:, None, None])
+    away = np.where(away <= LEVEL_M, away, np.inf)
+    nearest = np.take_along_axis(found.z_m, away.argmin(axis=-1)[..., None], axis=-1)[..., 0]
+    return np.where(np.isfinite(away).any(axis=-1), nearest, np.nan)
+
+
+def _ratio(body: Body, ray: Array, z_m: Array) -> Array:
+    """(P,) size of the person over that of the tables; NaN where too little is known."""
     a, b = body.bones[body.limbs].T
     point = ray * z_m[..., None]
     bone = point[:, a] - point[:, b]
-    ratio = np.sqrt(dot(bone, bone)) / body.length_m[body.limbs]
-    ordered = np.sort(ratio, axis=1)
-    count = np.isfinite(ordered).sum(axis=1)
+    ratio = np.sort(np.sqrt(dot(bone, bone)) / body.length_m[body.limbs], axis=1)
+    count = np.isfinite(ratio).sum(axis=1)
     which = np.rint(SCALE_QUANTILE * np.maximum(count - 1, 0)).astype(np.int64)
-    size = (
-        ordered[np.arange(len(ordered)), which] if ordered.shape[1] else np.full(len(z_m), np.nan)
-    )
-    return np.where(count >= 4, np.minimum(size, LONGEST), LONGEST)
+    size = ratio[np.arange(len(ratio)), which] if ratio.shape[1] else np.full(len(z_m), np.nan)
+    return np.where(count >= 4, size, np.nan)

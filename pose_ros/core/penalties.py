@@ -12,12 +12,15 @@ Source: equations 29 and 30 of the HSTPN paper, which leave the penalty open; th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import numpy as np
 
 from pose_ros.core.anthropometry import Anatomy
 from pose_ros.core.refine_arrays import Array, nan_to, ops_of
+from pose_ros.core.skeletons import Skeleton
+from pose_ros.errors import ShapeError
 
 #: Upper bounds of the curvature of one penalty, with the guards below.
 ANGLE_CURVATURE, BEND_CURVATURE, SPEED_CURVATURE, GROUND_CURVATURE = 6.0, 6.0, 4.0, 1.0
@@ -30,6 +33,15 @@ SHORTEST, GUARD = 0.3, 0.5
 HIP_CONFIDENCE = 0.5
 #: Exchange a limb if that lowers its cost below this share and nobody was sure of it.
 SWAP_SHARE, SWAP_CONFIDENCE = 0.7, 0.6
+
+#: n @ _CROSS, reshaped to (3, 3), is the matrix that takes the cross product with n: x cross n.
+_CROSS = np.array(
+    [
+        [0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 1.0, 0.0],
+        [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0],
+        [0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -82,46 +94,43 @@ def lateral_axis(points: Array, confidence: Array, anatomy: Anatomy) -> Array | 
 class BonePenalties:
     """Angle limits, bend direction and symmetry of one window.
 
-    Constants of the window are prepared once. Arguments of the methods: ``bones`` (B, S, E, d),
-    first joint minus second, and ``length`` (B, S, E), their norms.
+    Constants of the window are prepared once: ``hinges`` is how many are looked at, ``twist``
+    (B, S, 3, 3) takes the cross product with the lateral axis, None while the bend is off, and
+    ``bend_unit`` (B, 1, H) turns triple products into signed sines. Arguments of the methods:
+    ``bones`` (B, S, E, d), first joint minus second, and ``length`` (B, S, E), their norms.
     """
 
     def __init__(self, context: Context, like: Array) -> None:
         """Prepare for ``context``; ``like`` has the dtype (and device) of the points."""
         anatomy, ops = context.anatomy, ops_of(like)
         self._ops, self._context = ops, context
-        self._hinges = len(anatomy.hinge_joint) if context.angles or context.bend else 0
+        self.hinges = len(anatomy.hinge_joint) if context.angles or context.bend else 0
         self.symmetric = context.symmetry and len(anatomy.mirrored) > 0
         if self.symmetric:
             self.pairs = ops.constant(anatomy.mirror_pairs, like)
             self.pair_laplacian = ops.constant(anatomy.mirror_laplacian, like)
-        if self._hinges:
+        if self.hinges:
             self._prepare_hinges(anatomy, like)
 
     def _prepare_hinges(self, anatomy: Anatomy, like: Array) -> None:
-        ops, context, hinges = self._ops, self._context, self._hinges
+        ops, context, hinges = self._ops, self._context, self.hinges
         self._bones = anatomy.hinge_bones
         self._signs = ops.constant(anatomy.hinge_signs, like)
         self._spread = ops.constant(anatomy.hinge_spread, like)
         lengths = context.lengths[..., self._bones]
         first, second = lengths[..., :hinges], lengths[..., hinges:]
         self._shortest, self._guard = SHORTEST * lengths, ops.maximum(GUARD * lengths, 1e-9)
-        known = (first > 0) & (second > 0)
-        shorter = ops.minimum(first, second)
-        self._scale = ops.where(known, shorter * shorter, ops.zeros_like(shorter))  # ell^2
+        shorter = ops.minimum(first, second)  # 0 where a length is unknown
+        self._scale = shorter * shorter  # ell^2
         self._cos_max = ops.constant(anatomy.cos_max, like)
         self._cos_min = ops.constant(anatomy.cos_min, like)
-        self._twist = None
+        self.twist = None
         if context.bend and context.lateral is not None:
-            n, zero = context.lateral, ops.zeros_like(context.lateral[..., 0])
-            rows = (
-                ops.stack([zero, -n[..., 2], n[..., 1]], -1),
-                ops.stack([n[..., 2], zero, -n[..., 0]], -1),
-                ops.stack([-n[..., 1], n[..., 0], zero], -1),
-            )
-            self._twist = ops.stack(rows, -2)  # (B, S, 3, 3): x @ twist = x cross n
+            n = context.lateral
+            turn = n @ ops.constant(_CROSS, like)
+            self.twist = turn.reshape(*n.shape[:-1], 3, 3)  # (B, S, 3, 3): x @ twist = x cross n
             sign = ops.constant(anatomy.bend_sign, like)
-            self._bend_unit = sign / ops.maximum(first * second, 1e-9)
+            self.bend_unit = sign / ops.maximum(first * second, 1e-9)
 
     def values(self, bones: Array, length: Array) -> Array:
         """Sum (B, S) of the penalties that are on."""
@@ -130,12 +139,14 @@ class BonePenalties:
         if self.symmetric:
             difference = length @ self.pairs.T
             value = value + 0.5 * ops.dot(difference, difference)
-        if self._hinges:
-            scale, over, under, wrong, *_ = self._violations(bones, length)
-            value = value + 0.5 * ops.dot(scale, over * over + under * under)
-            if wrong is not None:
-                value = value + 0.5 * ops.dot(scale, wrong * wrong)
-        return value
+        return value + self.hinge_values(bones, length) if self.hinges else value
+
+    def hinge_values(self, bones: Array, length: Array) -> Array:
+        """Sum (B, S) of angle limits and bend direction; needs ``hinges``."""
+        ops = self._ops
+        scale, over, under, wrong, *_ = self._violations(bones, length)
+        value = 0.5 * ops.dot(scale, over * over + under * under)
+        return value if wrong is None else value + 0.5 * ops.dot(scale, wrong * wrong)
 
     def symmetry_pull(self, length: Array) -> Array:
         """Derivative of the symmetry's value by the bone lengths (B, S, E)."""
@@ -146,9 +157,9 @@ class BonePenalties:
 
         Both are None while no hinge is violated. `symmetry_pull` is not in it.
         """
-        if not self._hinges:
+        if not self.hinges:
             return None, None
-        ops, hinges = self._ops, self._hinges
+        ops, hinges = self._ops, self.hinges
         scale, over, under, wrong, cosine, arms, reach = self._violations(bones, length)
         active = over + under if wrong is None else over + under + wrong
         active = (active * scale) > 0
@@ -162,8 +173,8 @@ class BonePenalties:
         to_upper = pull * (v - cosine * u) / guard[..., :hinges, :]
         to_lower = pull * (u - cosine * v) / guard[..., hinges:, :]
         if wrong is not None:
-            across = arms @ self._twist
-            push = (scale * wrong * self._bend_unit)[..., None]
+            across = arms @ self.twist
+            push = (scale * wrong * self.bend_unit)[..., None]
             to_upper = to_upper - push * across[..., hinges:, :]
             to_lower = to_lower + push * across[..., :hinges, :]
         return self._spread @ ops.concatenate([to_upper, to_lower], -2), active
@@ -174,7 +185,7 @@ class BonePenalties:
         Arms (B, S, 2 H, d) lead from the hinge to its upper, then lower neighbours. The scale is 0
         where a bone is too short to have a direction; the bend is None when it is off.
         """
-        ops, hinges = self._ops, self._hinges
+        ops, hinges = self._ops, self.hinges
         arms = bones[..., self._bones, :] * self._signs
         reach = length[..., self._bones]
         a, b = arms[..., :hinges, :], arms[..., hinges:, :]
@@ -185,9 +196,9 @@ class BonePenalties:
         if self._context.angles:
             over = ops.maximum(cosine - self._cos_max, 0.0)
             under = ops.maximum(self._cos_min - cosine, 0.0)
-        if self._twist is None:
+        if self.twist is None:
             return scale, over, under, None, cosine, arms, reach
-        turned = ops.dot(a, b @ self._twist) * self._bend_unit
+        turned = ops.dot(a, b @ self.twist) * self.bend_unit
         wrong = ops.maximum(-turned - BEND_SLACK, 0.0)
         return scale, over, under, wrong, cosine, arms, reach
 
@@ -207,10 +218,11 @@ def speed_penalty(points: Array, context: Context) -> tuple[Array, Array]:
     pull = (excess / length)[..., None] * step
     value = 0.5 * (excess * excess).sum(-1).sum(-1)
     none = ops.zeros_like(points[:, :1])
-    gained, given = ops.concatenate([none, pull], 1), ops.concatenate([pull, none], 1)
-    if context.previous is not None:
+    if context.previous is None:
+        return value, ops.concatenate([none, pull], 1) - ops.concatenate([pull, none], 1)
+    if points.shape[1] > 1:
         return value, pull - ops.concatenate([pull[:, 1:], none], 1)
-    return value, gained - given
+    return value, pull
 
 
 def ground_penalty(points: Array, context: Context) -> tuple[Array, Array]:
@@ -225,6 +237,21 @@ def ground_penalty(points: Array, context: Context) -> tuple[Array, Array]:
     mask[joints] = 1.0
     below = ops.maximum(-height, 0.0) * ops.constant(mask, points)
     return 0.5 * (below * below).sum(-1).sum(-1), -below[..., None] * plane[:3]
+
+
+def checked_plane(plane: Array) -> np.ndarray:
+    """``plane`` (4,), a unit normal and an offset in metres, as `Context.ground` wants it.
+
+    Raises:
+        ShapeError: it is none.
+
+    """
+    plane = np.asarray(plane, np.float64)
+    if plane.shape != (4,) or not abs(np.linalg.norm(plane[:3]) - 1.0) < 1e-3:
+        raise ShapeError(
+            f"ground: expected a unit normal and an offset, 4 numbers, got {plane.tolist()}"
+        )
+    return plane
 
 
 def joint_curvature(context: Context, hooks: tuple[Penalty, ...] = ()) -> float:
@@ -249,8 +276,10 @@ def swap_limbs(
     and none of its four joints reaches the confidence at which a network is sure of a side. NaN
     points take no part. numpy only: the decision has no gradient.
     """
-    flip, limbs = _limbs_of(anatomy)
-    if not len(limbs):
+    flip, limbs = _limbs_of(anatomy.skeleton)
+    # First what is cheap and seldom leaves a limb: somebody was sure of most of them.
+    unsure = ((confidence >= SWAP_CONFIDENCE) @ limbs.T) == 0  # (B, L)
+    if not unsure.any():
         return points, np.zeros(points.shape[:2], bool)
     other = points[:, flip]
     seen = np.isfinite(points).all(axis=-1) & np.isfinite(expected).all(axis=-1)
@@ -258,15 +287,14 @@ def swap_limbs(
     weight = np.sqrt(confidence * confidence[:, flip]) * both
     own = nan_to(((points - expected) ** 2).sum(axis=-1), 0.0, ops_of(points)) * weight
     exchanged = nan_to(((other - expected) ** 2).sum(axis=-1), 0.0, ops_of(points)) * weight
-    unsure = ((confidence >= SWAP_CONFIDENCE) @ limbs.T) == 0
-    swap = (exchanged @ limbs.T < SWAP_SHARE * (own @ limbs.T)) & unsure  # (B, L)
+    swap = (exchanged @ limbs.T < SWAP_SHARE * (own @ limbs.T)) & unsure
     who = (swap @ limbs > 0) & both
     return np.where(who[..., None], other, points), who
 
 
-def _limbs_of(anatomy: Anatomy) -> tuple[Array, Array]:
-    """Flip order (K,) and limbs as rows (L, K) of 0 and 1."""
-    skeleton = anatomy.skeleton
+@cache
+def _limbs_of(skeleton: Skeleton) -> tuple[Array, Array]:
+    """Flip order (K,) and limbs as rows (L, K) of 0 and 1; computed once per joint set."""
     rows = []
     for parts in (("elbow", "wrist"), ("knee", "ankle")):
         names = [side + part for side in ("left_", "right_") for part in parts]

@@ -13,9 +13,11 @@ import numpy as np
 
 from pose_ros.core import heatmaps
 from pose_ros.core.config import PipelineConfig, parameters
-from pose_ros.core.crop import Cropper, Crops, to_image
+from pose_ros.core.crop import Cropper, Crops, Turns, to_image
 from pose_ros.core.detect import Detector
+from pose_ros.core.ego import EgoMotion
 from pose_ros.core.embody import Embodier
+from pose_ros.core.predict import carried
 from pose_ros.core.skeletons import Skeleton
 from pose_ros.core.track import Tracker
 from pose_ros.core.values import (
@@ -23,13 +25,12 @@ from pose_ros.core.values import (
     FloatArray,
     Frame,
     IntArray,
-    People,
     PoseMaps,
     PoseResult,
     Poses2D,
     Tracks,
 )
-from pose_ros.core.window import Moment, WindowBuffer
+from pose_ros.core.window import Aims, Moment, WindowBuffer
 from pose_ros.errors import ConfigError
 
 _log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class PoseNet:
     lookahead: int = 0  # frames of a window after the key frame: its answer comes so much later
     mode: str = "causal"  # "delayed" with a look-ahead, "recurrent" with a memory
     trained: bool = True  # False: its joints mean nothing
+    weights: str = ""  # digits that change with the weights
     stream: PoseStream | None = None
 
     @property
@@ -80,6 +82,7 @@ class PoseNet:
         """What readers of the results should know of the network."""
         return {
             "net": self.name,
+            "weights": self.weights,
             "trained": str(self.trained).lower(),
             "mode": self.mode,
             "lookahead_frames": str(self.lookahead),
@@ -101,12 +104,17 @@ class PosePipeline:
         detector: Detector,
         net: PoseNet,
         embodier: Embodier | None = None,
+        ego: EgoMotion | None = None,
     ) -> None:
-        """Assemble the stages; without an embodier results are the network's joints in pixels."""
+        """Assemble the stages; without an embodier results are the network's joints in pixels.
+
+        ``ego`` tells how the camera turns, None if no sensor does.
+        """
         self.config = config
         self.detector = detector
         self.net = net
         self.embodier = embodier
+        self.ego = ego
         self.tracker = Tracker(config.track, net.skeleton)
         hold = net.frames > 1 or net.stream is not None
         self.windows = WindowBuffer(net.frames, config.window, net.lookahead, hold)
@@ -116,11 +124,17 @@ class PosePipeline:
         self._newest_ns: int | None = None
         self._hurried = False
         self._ended = _no_tracks()
+        self._last: PoseResult | None = None  # answer to the last image, before who had ended
 
     @property
     def skeleton(self) -> Skeleton:
         """Joint set of the poses."""
         return self.net.skeleton
+
+    @property
+    def _aligner(self) -> EgoMotion | None:
+        """Who tells how the pictures of a window are turned; None: they are not."""
+        return self.ego if self.config.imu.align_windows else None
 
     def push(self, frame: Frame, hurried: bool = False) -> list[PoseResult]:
         """Answers that ``frame`` completes: its own, or that of the frame ``net.lookahead`` ago.
@@ -159,41 +173,66 @@ class PosePipeline:
         """Skeletons of everybody in the key frame."""
         ms: dict[str, float] = {}
         frame = moment.key_frame
+        if self.ego is not None:
+            with _timed(ms, "imu"):
+                self._carry(self.ego, frame)
         with _timed(ms, "detect"):
             boxes = self.detector(frame.rgb) if self._detector_is_due() else None
         with _timed(ms, "track"):
             people = self.tracker.propose(frame.stamp_ns, boxes)
-        maps, image_from_crop = self._look(moment, self.windows.hold(people), ms)
+        if self.ego is not None:
+            with _timed(ms, "imu"):
+                self.ego.look(frame, people.xyxy_px)
+        aims = self.windows.aim(people, frame.stamp_ns, frame.camera, self._aligner)
+        maps, image_from_crop = self._look(moment, aims, ms)
         with _timed(ms, "decode"):
-            poses = self._poses(people.ids, maps, image_from_crop)
+            poses = self._poses(aims, frame, maps, image_from_crop)
         with _timed(ms, "track"):
             tracks, poses = self.tracker.observe(poses)
         result = self._result(frame.stamp_ns, frame.frame_id, (tracks, poses), ms)
         if self.embodier is not None:
             result = self._embodied(self.embodier, frame, result)
+        self._last = result
         ended, self._ended = self._ended, _no_tracks()
         return dataclasses.replace(_with_ended(result, ended), detected=boxes is not None)
 
+    def _carry(self, ego: EgoMotion, frame: Frame) -> None:
+        """Turn everything that is remembered of people into the camera's new axes."""
+        flat, deep = ((), ()) if self.embodier is None else self.embodier.memories
+        ego.carry(frame.stamp_ns, frame.camera, (self.tracker, *flat), deep)
+
     def _look(
-        self, moment: Moment, people: People, ms: dict[str, float]
+        self, moment: Moment, aims: Aims, ms: dict[str, float]
     ) -> tuple[PoseMaps | None, FloatArray]:
-        """Maps of ``people`` in the key frame, and the affines (P, 2, 3) of their crops."""
-        stream = self.net.stream
+        """Maps of the people aimed at, and the affines (P, 2, 3) of their crops."""
+        people, stream = aims.people, self.net.stream
+        turns = self._turns(moment, aims)
         if stream is None:
             with _timed(ms, "crop"):
-                clips = self.cropper.crop(moment.of(people))
+                clips = self.cropper.crop(moment.of(people), turns)
             with _timed(ms, "network"):
                 maps = self.net.run(clips) if len(people) else None
             return maps, clips.image_from_crop
         with _timed(ms, "crop"):
             edges, affine = self.cropper.place(people.xyxy_px)
-            wanted = stream.wanted(people.ids, affine, moment.numbers)
-            rgb = self.cropper.cut(moment.frames, edges, wanted)
+            kept = aims.kept(affine)
+            wanted = stream.wanted(people.ids, kept, moment.numbers)
+            rgb = self.cropper.cut(moment.frames, edges, wanted, turns)
         with _timed(ms, "network"):
             newest_ns = moment.frames[-1].stamp_ns
-            crops = Crops(people.ids, affine, moment.numbers, newest_ns, rgb)
+            crops = Crops(people.ids, kept, moment.numbers, newest_ns, rgb)
             maps = stream.run(crops) if len(people) else None
         return maps, affine
+
+    def _turns(self, moment: Moment, aims: Aims) -> Turns | None:
+        """How the camera turned from each frame to each person's reference."""
+        ego = self._aligner
+        if ego is None or not self.windows.holds:
+            return None
+        camera, references = moment.key_frame.camera, aims.reference_ns.tolist()
+        return lambda person, time: ego.view(
+            camera, moment.frames[time].stamp_ns, references[person]
+        )
 
     def _embodied(self, embodier: Embodier, frame: Frame, result: PoseResult) -> PoseResult:
         """The result with smooth joints, metres and angles."""
@@ -214,8 +253,19 @@ class PosePipeline:
         )
 
     def coast(self, stamp_ns: int) -> PoseResult:
-        """Everybody at ``stamp_ns`` without an image: OCCLUDED, then LOST once."""
-        return self._result(stamp_ns, "", self.tracker.coast(stamp_ns), {})
+        """Everybody at ``stamp_ns`` without an image: OCCLUDED, then LOST once.
+
+        Metres are those of the last image, each joint moved on to ``stamp_ns`` at its own speed
+        and PREDICTED until ``filter.max_prediction_s`` after it was measured, then MISSING; in
+        the axes the camera had at that image. Pixels and angles are unknown: pixels belong to an
+        image, and nothing says how fast or since when a joint moves there. Nothing remembered is
+        moved, for the next frame may be older than ``stamp_ns``, which is a guess.
+        """
+        who, body = self.tracker.coast(stamp_ns), None
+        if self._last is not None:
+            longest_s = self.config.filter.max_prediction_s
+            body = carried(self._last, who[0], stamp_ns, longest_s)
+        return dataclasses.replace(self._result(stamp_ns, "", who, {}), body=body)
 
     def flush(self) -> PoseResult:
         """Everybody as LOST, and a fresh start; frames that still wait are not answered."""
@@ -227,12 +277,14 @@ class PosePipeline:
     def reset(self) -> Tracks:
         """Forget every person and frame; ids stay used. Returns those alive, as LOST."""
         self._since_detection = self.config.detect.interval
-        self._size_px = self._newest_ns = None
+        self._size_px = self._newest_ns = self._last = None
         self.windows.reset()
         if self.net.stream is not None:
             self.net.stream.reset()
         if self.embodier is not None:
             self.embodier.reset()
+        if self.ego is not None:
+            self.ego.reset()
         return self.tracker.reset()
 
     def reconfigure(self, config: PipelineConfig) -> None:
@@ -274,13 +326,14 @@ class PosePipeline:
         return due
 
     def _poses(
-        self, ids: np.ndarray, maps: PoseMaps | None, image_from_crop: FloatArray
+        self, aims: Aims, frame: Frame, maps: PoseMaps | None, image_from_crop: FloatArray
     ) -> Poses2D:
         if maps is None:
             return Poses2D.empty(len(self.skeleton))
         cells, score = heatmaps.decode(maps)
         xy_px = to_image(self.net.crop_px_from_cell(cells), image_from_crop)
-        return Poses2D(ids, xy_px.astype(np.float32), score)
+        xy_px = aims.to_key(xy_px, frame, self._aligner)
+        return Poses2D(aims.people.ids, xy_px.astype(np.float32), score)
 
     def _result(
         self, stamp_ns: int, frame_id: str, who: tuple[Tracks, Poses2D], ms: dict[str, float]

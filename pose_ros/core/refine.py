@@ -3,7 +3,7 @@
 Letters: B people, S frames, K joints, E bones, d axes (2 or 3). The energy and its constants are
 in ``refine_energy.py``; a live stream is refined by ``refine_stream.py``.
 
-Source: equations 24 to 32 of the HSTPN paper. Its unit step diverges (``mode="literal"`` shows
+Source: equations 24 to 32 of the HSTPN paper. Its unit step diverges (`literal_config` shows
 it), so the step is one over the curvature of the energy.
 """
 
@@ -20,6 +20,7 @@ from pose_ros.core.penalties import Context, Penalty, lateral_axis
 from pose_ros.core.refine_arrays import Array, nan_to, ops_of
 from pose_ros.core.refine_energy import Constraints, Window, edge_weight, second_difference
 from pose_ros.core.refine_energy import RefineConfig as RefineConfig
+from pose_ros.core.refine_energy import literal_config as literal_config
 from pose_ros.core.refine_energy import offline_config as offline_config
 from pose_ros.core.refine_energy import stream_config as stream_config
 from pose_ros.core.skeletons import Skeleton
@@ -76,7 +77,11 @@ def open_window(
         angles=config.angle_limits and dims == 3, bend=config.bend and dims == 3,
         symmetry=config.symmetry and dims == 3,
     )  # fmt: skip
-    constraints = Constraints(config, context, edge_weight(sure, anatomy, ramp), dims, hooks)
+    if config.mode == "literal":
+        weight = ramp + 0.0 * sure[..., :1]
+    else:
+        weight = edge_weight(sure, anatomy, ramp)
+    constraints = Constraints(config, context, weight, dims, hooks)
     rows = second_difference(stamps_s, config.step_clamp)
     return Window(start, sure, rows, constraints), start
 

@@ -12,6 +12,7 @@ Source: Bar-Shalom et al., Estimation with Applications to Tracking and Navigati
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,7 @@ class Step:
     transition: Floats  # (P, K) factor on the velocity
     dt_s: Floats  # (P,)
     restarted: Mask  # (P, K) joints whose history was dropped
+    far: Mask  # (P, K) joints measured beyond the gate that were not restarted
     after: Belief
 
 
@@ -65,36 +67,51 @@ def predict(
     its own motion; NaN where it was not.
     """
     dims = belief.state.shape[-1] // 2
-    state, cov = belief.state.copy(), belief.cov.copy()
-    dt = dt_s[:, None, None]
+    state, dt = belief.state.copy(), dt_s[:, None, None]
     velocity = state[..., dims:]
-    felt = np.zeros_like(unseen) if gain is None else np.isfinite(gain[..., 0])
-    unseen = unseen & ~felt
-    keep = np.where(unseen, np.exp(-dt[..., 0] / config.coast_s), 1.0)
+    felt = None if gain is None else np.isfinite(gain[..., 0])
+    if felt is not None:
+        unseen = unseen & ~felt
+    keep = np.ones(unseen.shape)
     if unseen.any():
+        keep = np.where(unseen, np.exp(-dt[..., 0] / config.coast_s), 1.0)
         led = anatomy.carrier @ velocity
         velocity[...] = led + keep[..., None] * (velocity - led)
-        cov[..., dims:, :] *= keep[..., None, None]
-        cov[..., :, dims:] *= keep[..., None, None]
     state[..., :dims] += dt * velocity
-    if gain is not None:
+    if gain is not None and felt is not None:
         pushed = np.where(felt[..., None], gain, 0.0)
         state[..., :dims] += 0.5 * dt * pushed
         velocity += pushed
-    cov[..., :dims, :] += dt[..., None] * cov[..., dims:, :]
-    cov[..., :, :dims] += dt[..., None] * cov[..., :, dims:]
-    speed = np.sqrt((velocity * velocity).sum(axis=-1))
+    speed = np.sqrt((velocity * velocity) @ np.ones(dims))
     lively = np.minimum(REST_PROCESS + speed / config.first_speed, 1.0)
     density = config.process * anatomy.mobility * lively * (1.0 + UNSEEN_PROCESS * unseen)
-    density = np.where(felt, MEASURED_PROCESS * density, density)
-    axes = np.arange(dims)
-    t = dt[..., 0]
-    noise = density[..., None]
-    cov[..., axes, axes] += noise * (t**3 / 3)[..., None]
-    cov[..., axes, axes + dims] += noise * (t**2 / 2)[..., None]
-    cov[..., axes + dims, axes] += noise * (t**2 / 2)[..., None]
-    cov[..., axes + dims, axes + dims] += noise * t[..., None]
+    if felt is not None:
+        density = np.where(felt, MEASURED_PROCESS * density, density)
+    transition, noise = _passage(dims, dt_s, keep)
+    cov = transition @ belief.cov @ transition.swapaxes(-1, -2)
+    cov += density[..., None, None] * noise
     return state, cov, keep
+
+
+@cache
+def _parts(dims: int) -> tuple[Floats, Floats, Floats]:
+    """Parts of a transition, (2 d, 2 d): positions, velocities, velocities to positions."""
+    eye = np.eye(dims)
+    place, speed, moves = np.zeros((3, 2 * dims, 2 * dims))
+    place[:dims, :dims], speed[dims:, dims:], moves[:dims, dims:] = eye, eye, eye
+    return place, speed, moves
+
+
+def _passage(dims: int, dt_s: Floats, keep: Floats) -> tuple[Floats, Floats]:
+    """Transition (P, K, 2 d, 2 d) and the noise (P, 1, 2 d, 2 d) that unit density brings.
+
+    ``dt_s`` (P,) are the steps; ``keep`` (P, K) scales the velocities before they move anything.
+    """
+    place, speed, moves = _parts(dims)
+    t = dt_s[:, None, None, None]
+    transition = place + keep[..., None, None] * (speed + t * moves)
+    cross = moves + moves.T
+    return transition, (t * t * t / 3) * place + (t * t / 2) * cross + t * speed
 
 
 def advance(
@@ -120,29 +137,29 @@ def advance(
     gain_m_s = None if worn is None else worn[0].gain_m_s
     state, cov, keep = predict(belief, dt_s, unseen, anatomy, config, gain_m_s)
     innovation = np.where(usable[..., None], points - state[..., :dims], 0.0)
-    axes = np.arange(dims)
-    expected = cov[..., axes, axes] + spread[..., axes, axes]
-    surprise = (innovation * innovation / expected).mean(axis=-1)
+    place = cov[..., :dims, :dims]
+    expected = (place + spread).diagonal(0, -2, -1)
+    surprise = ((innovation * innovation / expected) @ np.ones(dims)) / dims
     far = dims * surprise > np.where(belief.jumps > 0, 0.25, 1.0) * config.jump**2
-    jumped = far & (confidence > SURE)
-    jumps = np.where(jumped, belief.jumps + 1, 0)
+    jumps = np.where(far & (confidence > SURE), belief.jumps + 1, 0)
     passed_s = dt_s[:, None] * (1.0 if worn is None else np.where(carried(*worn), AGEING, 1.0))
-    lost = belief.age_s + passed_s > config.max_gap_s
+    age_s = belief.age_s + passed_s
+    lost = age_s > config.max_gap_s
     restarted = usable & (lost | (jumps >= 2))
     excuse = np.maximum(surprise / config.gate**2, 1.0)[..., None, None]
-    total = cov[..., :dims, :dims] + spread * excuse
-    gain = cov[..., :dims] @ np.linalg.inv(total)
+    gain = cov[..., :dims] @ np.linalg.inv(place + spread * excuse)
     gain *= usable[..., None, None]
     new_state = state + (gain @ innovation[..., None])[..., 0]
     new_cov = cov - gain @ cov[..., :dims, :]
     if restarted.any():
         _restart(new_state, new_cov, points, spread, restarted, (anatomy, config, lost))
         jumps = np.where(restarted, 0, jumps)
-    age_s = np.where(usable, 0.0, belief.age_s + passed_s)
+    age_s = np.where(usable, 0.0, age_s)
     if worn is not None:
         hang(new_state, new_cov, age_s, worn[0], (worn[1], config.max_gap_s))
     after = Belief(new_state, new_cov, age_s, jumps)
-    return Step(state, cov, keep, dt_s, restarted, after)
+    far = usable & (surprise > config.gate**2) & ~restarted
+    return Step(state, cov, keep, dt_s, restarted, far, after)
 
 
 def _restart(

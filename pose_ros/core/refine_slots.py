@@ -54,6 +54,8 @@ class Slots:
 
     def forget(self, ids: IntArray) -> None:
         """Empty the rows of ``ids``; unknown ones are passed over."""
+        if not len(ids):  # as in almost every frame
+            return
         rows, known = self.find(np.asarray(ids, np.int64))
         self.ids[rows[known]] = NOBODY
         self.stamp_ns[rows[known]] = np.iinfo(np.int64).min

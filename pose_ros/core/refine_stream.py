@@ -23,13 +23,10 @@ from pose_ros.core.penalties import (
     swap_limbs,
 )
 from pose_ros.core.refine_descent import descend, leash
-from pose_ros.core.refine_energy import (
-    Constraints,
-    RefineConfig,
-    confidence_weight,
-    edge_weight,
-)
+from pose_ros.core.refine_doubt import Doubt, measured_freshly
+from pose_ros.core.refine_energy import RefineConfig, confidence_weight
 from pose_ros.core.refine_inertia import AGEING, Inertia, InertiaMemory, carried
+from pose_ros.core.refine_live import LiveEnergy, bone_weight
 from pose_ros.core.refine_memory import Memory
 from pose_ros.core.refine_motion import Belief, Floats, Mask, Step, advance, smooth
 from pose_ros.core.refine_slots import CAPACITY, Slots
@@ -47,6 +44,9 @@ NEARLY = 0.7
 LEAST_NOISE = 0.05
 #: Shortest time between two frames.
 STEP_S = 1e-3
+# Plain numbers: numpy is slow to see one in an IntEnum.
+_MEASURED, _INFERRED = int(KeypointStatus.MEASURED), int(KeypointStatus.INFERRED)
+_MISSING = int(KeypointStatus.MISSING)
 
 
 @dataclass(frozen=True)
@@ -66,19 +66,16 @@ class Refined:
     score: FloatArray  # (P, K) in [0, 1]; decays while a joint is not seen
     live: FloatArray  # (P, K, d) of the newest frame; the same as ``points`` without lag
     rejected: Mask  # (P,) the iterations raised the energy and were dropped
+    age_s: FloatArray  # (P, K) since the joint was measured, inf for never
 
 
 class StreamRefiner:
     """Refines the joints of people who come and go, in batches over people."""
 
     def __init__(
-        self,
-        skeleton: Skeleton,
-        dims: int,
-        config: RefineConfig,
-        hooks: tuple[Penalty, ...] = (),
-        capacity: int = CAPACITY,
-    ) -> None:
+        self, skeleton: Skeleton, dims: int, config: RefineConfig,
+        hooks: tuple[Penalty, ...] = (), capacity: int = CAPACITY,
+    ) -> None:  # fmt: skip
         """Remember nobody. ``capacity`` bounds the people known at once.
 
         Raises:
@@ -94,9 +91,10 @@ class StreamRefiner:
         self.ground: Floats | None = None
         self.inertia: Inertia | None = None  # of the people of the next `update`, which takes it
         self.rejected = 0  # frames of people whose iterations were dropped, since construction
-        self._frames = config.lag + 1
+        self._frames, self._eye = config.lag + 1, np.eye(dims)
         self._slots = Slots(capacity)
         self._memory = Memory(len(skeleton), dims, self._frames, capacity)
+        self._doubt = Doubt(skeleton, capacity)
         self._worn: InertiaMemory | None = None  # from the first time that sensors say something
 
     def reset(self) -> None:
@@ -116,6 +114,9 @@ class StreamRefiner:
         2-D: ``rotation`` is a homography (3, 3) from old to new pixels.
         """
         self._memory.transform(rotation, translation)
+        if self.ground is not None:
+            normal, shift = rotation @ self.ground[:3], 0.0 if translation is None else translation
+            self.ground = np.append(normal, self.ground[3] - np.sum(normal * shift))
         if self._worn is not None:
             self._worn.turn(rotation)
 
@@ -150,7 +151,8 @@ class StreamRefiner:
         check("StreamRefiner.score", score, (people, joints), np.float32)
         rows = self._rows(stamp_ns, ids)
         unit = self._units(rows, stamp_ns, person_px)
-        confidence = np.clip(np.nan_to_num(score.astype(np.float64)), 0.0, 1.0)
+        # fmax and fmin pass over NaN, so that an unknown score is 0.
+        confidence = np.fmin(np.fmax(score.astype(np.float64), 0.0), 1.0)
         measured = np.isfinite(points).all(axis=-1) & (confidence > SEEN)
         raw = np.where(measured[..., None], points, np.nan).astype(np.float64)
         confidence = np.where(measured, confidence, 0.0)
@@ -169,6 +171,7 @@ class StreamRefiner:
         fresh = new | (gap_ns > self.config.max_gap_s * 1e9) | (gap_ns <= 0)
         if fresh.any():
             memory.clear(rows[fresh], rows[new], stamp_ns)
+            self._doubt.clear(rows[fresh])
             if self._worn is not None:
                 self._worn.clear(rows[fresh])
         return rows
@@ -201,20 +204,21 @@ class StreamRefiner:
         unit: Floats,
     ) -> Floats:  # fmt: skip
         """(P, K, d, d) covariance of the measured points, widened where confidence is low."""
-        eye, std = np.eye(self.dims), (self.config.noise * unit)[:, None, None, None]
-        cov = std**2 * eye
-        if spread is not None and spread.ndim == 2:
-            check("StreamRefiner.spread", spread, confidence.shape, np.float32)
-            known = np.isfinite(spread) & (spread > 0)
-            cov = np.where(known[..., None, None], spread[..., None, None] ** 2 * eye, cov)
-        elif spread is not None:
-            shape = (*confidence.shape, self.dims, self.dims)
-            check("StreamRefiner.spread", spread, shape, np.float32)
-            whole = np.isfinite(spread).all(axis=(-1, -2), keepdims=True)
-            cov = np.where(whole, spread, cov)
-        cov = cov + (LEAST_NOISE * std) ** 2 * eye
+        least, shape = (self.config.noise * unit)[:, None] ** 2, confidence.shape
         weight = np.where(measured, confidence_weight(confidence), 1.0)
-        return np.asarray(cov / weight[..., None, None])
+        floor = LEAST_NOISE**2 * least
+        if spread is not None and spread.ndim == 4:
+            check("StreamRefiner.spread", spread, (*shape, self.dims, self.dims), np.float32)
+            whole = np.isfinite(spread).all(axis=(-1, -2), keepdims=True)
+            cov = np.where(whole, spread, least[..., None, None] * self._eye)
+            cov += floor[..., None, None] * self._eye
+            return np.asarray(cov / weight[..., None, None])
+        variance = least
+        if spread is not None:
+            check("StreamRefiner.spread", spread, shape, np.float32)
+            known = np.isfinite(spread) & (spread > 0)
+            variance = np.where(known, spread.astype(np.float64) ** 2, least)
+        return np.asarray(((variance + floor) / weight)[..., None, None] * self._eye)
 
     def _bones(
         self, lengths: FloatArray | None, weight: FloatArray | None, people: int
@@ -232,85 +236,103 @@ class StreamRefiner:
         """Filter, constrain, commit and publish; inside, points are in units of the energy."""
         memory, m, d = self._memory, self._frames, self.dims
         scale = unit[:, None, None]
-        state = memory.state[rows] / scale
-        cov = memory.cov[rows] / (scale[..., None] ** 2)
+        state, cov, raw = memory.state[rows], memory.cov[rows], memory.points[rows]
+        if d == 2:  # in 3-D the unit is 1 m
+            state, cov, raw = state / scale, cov / scale[..., None] ** 2, raw / scale[:, None]
         belief = Belief(state, cov, memory.age_s[rows], memory.jumps[rows])
-        raw = memory.points[rows] / scale[:, None]
-        confidence = memory.confidence[rows]
-        steps, raw = self._filter(rows, belief, raw, scale)
+        confidence, dt_s = memory.confidence[rows], self._steps_s(rows)
+        steps, raw, turned_s = self._filter(rows, belief, raw, (scale, dt_s))
+        first = steps[0].after
         if m > 1:
             anchor, anchor_cov = smooth(steps)
+            age = np.stack([step.after.age_s for step in steps], axis=1)
+            inverse = np.linalg.inv(first.cov[..., :d, :d])
+            precision: Floats = np.linalg.inv(anchor_cov).astype(np.float64, copy=False)
         else:
-            anchor = steps[0].after.state[:, None, :, :d]
-            anchor_cov = steps[0].after.cov[:, None, :, :d, :d]
-        age = np.stack([step.after.age_s for step in steps], axis=1)
+            anchor, anchor_cov = first.state[:, None, :, :d], first.cov[:, None, :, :d, :d]
+            age = first.age_s[:, None]
+            precision = np.linalg.inv(anchor_cov).astype(np.float64, copy=False)
+            inverse = precision[:, 0]
         known = age <= self.config.max_gap_s
-        context = self._context(rows, belief, anchor, (confidence, known, lengths))
-        ends = known[..., self.anatomy.edges].all(axis=-1)
-        weight = edge_weight(confidence, self.anatomy, ramp[:, None]) * ends
-        energy = Constraints(self.config, context, weight, d, self.hooks)
-        refined, bad = descend(anchor, anchor_cov, energy)
-        refined = leash(refined, raw, confidence, self.config.max_move)
+        context = self._context(dt_s, belief, anchor, (confidence, known, lengths))
+        weight = bone_weight(confidence, self.anatomy, ramp[:, None])
+        if not known.all():
+            weight *= known[..., self.anatomy.edges].all(axis=-1)
+        energy = LiveEnergy(self.config, context, weight, d, self.hooks)
+        refined, bad = descend(anchor, precision, energy)
+        far = np.stack([step.far for step in steps], axis=1)
+        held = np.where(self._doubt.free(rows, far, confidence > 0, dt_s), 0.0, confidence)
+        refined = leash(refined, raw, held, self.config.max_move)
         self.rejected += int(bad.sum())
         ready = memory.count[rows] == m
-        first = steps[0].after
         shift = refined[:, 0] - anchor[:, 0]
-        inverse = np.linalg.inv(first.cov[..., :d, :d])
         first.state[..., d:] += (first.cov[..., d:, :d] @ (inverse @ shift[..., None]))[..., 0]
         first.state[..., :d] += shift
         lost = first.age_s > self.config.max_gap_s
-        first.state[lost, d:], first.cov[lost] = 0.0, np.eye(2 * d)
+        if lost.any():
+            first.state[lost, d:], first.cov[lost] = 0.0, np.eye(2 * d)
+        self._doubt.commit(rows[ready], turned_s[ready], far[ready, 0], dt_s[ready, 0])
         self._commit(rows, first, ready, unit)
-        refined[age > self.config.max_prediction_s] = np.nan
+        refined = np.where((age > self.config.max_prediction_s)[..., None], np.nan, refined)
         return self._publish(rows, unit, (first, refined, anchor_cov[:, 0]), (ready, bad))
 
+    def _steps_s(self, rows: IntArray) -> Floats:
+        """Time (P, m) from the frame before to every frame."""
+        memory = self._memory
+        stamps = memory.stamp_ns[rows]
+        steps = stamps.copy()
+        steps[:, 1:] -= stamps[:, :-1]
+        steps[:, 0] -= memory.before_ns[rows]
+        return np.maximum(steps * 1e-9, STEP_S)
+
     def _filter(
-        self, rows: IntArray, belief: Belief, raw: Floats, scale: Floats
-    ) -> tuple[list[Step], Floats]:
-        """Run the filter over the raw frames; returns them with exchanged limbs put right."""
-        memory, m = self._memory, self._frames
-        stamps = np.concatenate([memory.before_ns[rows, None], memory.stamp_ns[rows]], axis=1)
-        dt_s = np.maximum(np.diff(stamps, axis=1) * 1e-9, STEP_S)
+        self, rows: IntArray, belief: Belief, raw: Floats, rest: tuple[Floats, Floats]
+    ) -> tuple[list[Step], Floats, Floats]:
+        """Run the filter over the raw frames; returns them with exchanged sides put right.
+
+        Third comes how long (P,) the sides have been wrong in the first frame. ``rest`` holds the
+        lengths (P, 1, 1) of the unit and the steps (P, m) in seconds.
+        """
+        memory, d, (scale, dt_s) = self._memory, self.dims, rest
         steps: list[Step] = []
-        raw = raw.copy()
-        for i in range(m):
+        turned_s = first_s = self._doubt.turned_s(rows)
+        for i in range(self._frames):
             confidence, spread = memory.confidence[rows, i], memory.spread[rows, i]
             if self.config.swap:
                 known = belief.age_s[..., None] <= self.config.max_gap_s
-                ahead = (
-                    belief.state[..., : self.dims]
-                    + dt_s[:, i, None, None] * (belief.state[..., self.dims :])
-                )
+                ahead = belief.state[..., :d] + dt_s[:, i, None, None] * belief.state[..., d:]
+                fresh = measured_freshly(ahead, belief.age_s, dt_s[:, i])
+                raw[:, i], turned_s = self._doubt.turn(raw[:, i], fresh, turned_s, dt_s[:, i])
+                first_s = turned_s if i == 0 else first_s
                 raw[:, i], _ = swap_limbs(
                     raw[:, i], np.where(known, ahead, np.nan), confidence, self.anatomy
                 )
-            seen = (raw[:, i], confidence, spread / scale[..., None] ** 2)
+            if d == 2:
+                spread = spread / scale[..., None] ** 2
+            seen = (raw[:, i], confidence, spread)
             worn = None if self._worn is None else (self._worn.at(rows, i), self._worn.bones)
             step = advance(belief, seen, dt_s[:, i], self.anatomy, self.config, worn)
             steps.append(step)
             belief = step.after
-        return steps, raw
+        return steps, raw, first_s
 
     def _context(
-        self, rows: IntArray, belief: Belief, anchor: Floats, rest: tuple[Floats, Mask, Floats]
+        self, dt_s: Floats, belief: Belief, anchor: Floats, rest: tuple[Floats, Mask, Floats]
     ) -> Context:
-        """What the penalties need of this window."""
+        """What the penalties need of this window; ``dt_s`` (P, m) are its steps."""
         confidence, known, lengths = rest
-        memory, config, d = self._memory, self.config, self.dims
+        config, d = self.config, self.dims
         budget = previous = None
         if config.speed:
-            stamps = np.concatenate([memory.before_ns[rows, None], memory.stamp_ns[rows]], axis=1)
-            dt_s = np.maximum(np.diff(stamps, axis=1) * 1e-9, STEP_S)
-            budget = dt_s[..., None] * self.anatomy.speed_limit
-            budget[:, 0][belief.age_s > config.max_gap_s] = np.inf
-            budget[~known] = np.inf
-            previous = belief.state[..., :d]
-            chain = np.concatenate([previous[:, None], anchor], axis=1)
-            steps = ((chain[:, 1:] - chain[:, :-1]) ** 2).sum(axis=-1)
-            near = steps >= (NEARLY * budget) ** 2
-            budget[~near] = np.inf
-            if not near.any():
-                budget = previous = None  # nobody is near the limit: spare the term
+            before = belief.state[..., :d]
+            chain = np.concatenate([before[:, None], anchor], axis=1)
+            moved = chain[:, 1:] - chain[:, :-1]
+            limit = dt_s[..., None] * self.anatomy.speed_limit
+            near = (moved * moved) @ np.ones(d) >= (NEARLY * limit) ** 2
+            near &= known
+            near[:, 0] &= belief.age_s <= config.max_gap_s
+            if near.any():  # otherwise nobody is near the limit: spare the term
+                budget, previous = np.where(near, limit, np.inf), before
         return Context(
             self.anatomy, lengths[:, None], confidence, budget, previous,
             lateral_axis(anchor, confidence, self.anatomy) if config.bend else None,
@@ -320,11 +342,17 @@ class StreamRefiner:
 
     def _commit(self, rows: IntArray, first: Belief, ready: Mask, unit: Floats) -> None:
         """Store the state of the oldest raw frame of those whose history is full."""
-        memory, who = self._memory, rows[ready]
-        scale = unit[ready, None, None]
-        memory.state[who] = first.state[ready] * scale
-        memory.cov[who] = first.cov[ready] * scale[..., None] ** 2
-        memory.age_s[who], memory.jumps[who] = first.age_s[ready], first.jumps[ready]
+        if not ready.all():
+            rows, unit = rows[ready], unit[ready]
+            first = Belief(
+                first.state[ready], first.cov[ready], first.age_s[ready], first.jumps[ready]
+            )
+        memory, who, scale = self._memory, rows, unit[:, None, None]
+        state, cov = first.state, first.cov
+        if self.dims == 2:
+            state, cov = state * scale, cov * scale[..., None] ** 2
+        memory.state[who], memory.cov[who] = state, cov
+        memory.age_s[who], memory.jumps[who] = first.age_s, first.jumps
         memory.before_ns[who] = memory.stamp_ns[who, 0]
         new = memory.confidence[who, 0]
         fade: float | Floats = self.config.score_decay
@@ -332,7 +360,7 @@ class StreamRefiner:
             held = carried(self._worn.at(who, 0), self._worn.bones)
             fade = np.where(held, fade**AGEING, fade)
         old = memory.score[who] * fade
-        memory.score[who] = np.where(first.age_s[ready] == 0, new, old)
+        memory.score[who] = np.where(first.age_s == 0, new, old)
 
     def _publish(
         self, rows: IntArray, unit: Floats, what: tuple[Belief, Floats, Floats],
@@ -343,23 +371,27 @@ class StreamRefiner:
         ready, bad = who
         d, scale = self.dims, unit[:, None, None]
         told = ready[:, None] & (first.age_s <= self.config.max_prediction_s)
-        status = np.where(first.age_s == 0, KeypointStatus.MEASURED, KeypointStatus.INFERRED)
-        axes = np.arange(d, 2 * d)
-        speed = np.sqrt(first.cov[..., axes, axes].mean(axis=-1)) * unit[:, None]
-
-        def only(values: Floats, seen: Mask) -> FloatArray:
-            wide = seen.reshape(*seen.shape, *(1,) * (values.ndim - 2))
-            return np.where(wide, values, np.nan).astype(np.float32)
-
-        live = refined[:, -1] * scale
+        status = np.where(first.age_s == 0, _MEASURED, _INFERRED)
+        spread = first.cov.diagonal(0, -2, -1)[..., d:]
+        # One array for all that shares the mask: points, velocity and its deviation, covariance.
+        whole = np.concatenate(
+            [
+                refined[:, 0] * scale, first.state[..., d:] * scale,
+                np.sqrt(self.config.stated_speed / d * (spread @ np.ones(d)))[..., None] * scale,
+                self.config.stated * cov.reshape(*told.shape, d * d) * scale**2,
+            ],
+            axis=-1,
+        )  # fmt: skip
+        whole = np.where(told[..., None], whole, np.nan).astype(np.float32)
         return Refined(
             stamp_ns=self._memory.stamp_ns[rows, 0],
-            points=only(refined[:, 0] * scale, told),
-            velocity=only(first.state[..., d:] * scale, told),
-            covariance=only(cov * scale[..., None] ** 2, told),
-            speed_std=only(speed, told),
-            status=np.where(told, status, KeypointStatus.MISSING).astype(np.int8),
+            points=whole[..., :d],
+            velocity=whole[..., d : 2 * d],
+            covariance=whole[..., 2 * d + 1 :].reshape(*told.shape, d, d),
+            speed_std=whole[..., 2 * d],
+            status=np.where(told, status, _MISSING).astype(np.int8),
             score=np.where(told, self._memory.score[rows], 0.0).astype(np.float32),
-            live=live.astype(np.float32),
+            live=(refined[:, -1] * scale).astype(np.float32),
             rejected=bad,
+            age_s=first.age_s.astype(np.float32),
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,6 +13,8 @@ Floats = npt.NDArray[np.float64]
 def exp_so3(rotvec: Floats) -> Floats:
     """Rotation matrices (..., 3, 3) of rotation vectors (..., 3)."""
     v = np.asarray(rotvec, np.float64)
+    if v.shape == (3,):
+        return _exp_one(*v.tolist())
     angle2 = (v * v).sum(axis=-1)[..., None, None]
     angle = np.sqrt(angle2)
     small = angle2 < 1e-8
@@ -21,6 +25,22 @@ def exp_so3(rotvec: Floats) -> Floats:
     cross[..., 0, 1], cross[..., 0, 2], cross[..., 1, 2] = -v[..., 2], v[..., 1], -v[..., 0]
     cross[..., 1, 0], cross[..., 2, 0], cross[..., 2, 1] = v[..., 2], -v[..., 1], v[..., 0]
     return np.asarray(np.eye(3) + a * cross + b * (cross @ cross))
+
+
+def _exp_one(x: float, y: float, z: float) -> Floats:
+    """Rotation of one vector: several times for every sample of every sensor."""
+    angle2 = x * x + y * y + z * z
+    if angle2 < 1e-8:
+        a, b = 1.0 - angle2 / 6.0, 0.5 - angle2 / 24.0
+    else:
+        angle = math.sqrt(angle2)
+        a, b = math.sin(angle) / angle, (1.0 - math.cos(angle)) / angle2
+    xy, xz, yz = b * x * y, b * x * z, b * y * z
+    return np.array([
+        [1.0 - b * (y * y + z * z), xy - a * z, xz + a * y],
+        [xy + a * z, 1.0 - b * (x * x + z * z), yz - a * x],
+        [xz - a * y, yz + a * x, 1.0 - b * (x * x + y * y)],
+    ])  # fmt: skip
 
 
 def log_so3(rotation: Floats) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from pose_ros.core.values import FloatArray, Poses2D
 
@@ -29,24 +30,23 @@ def pixel_std(poses: Poses2D) -> FloatArray:
     ``poses.std_px`` where the network states it; otherwise SHARE of the root of the person's area
     over the score to POWER, the area being FILL times the box around the joints that were found.
     """
-    size = SHARE * _extent_px(poses.xy_px)
-    guess = size[:, None] / np.clip(np.nan_to_num(poses.score), SCORE_LEAST, 1.0) ** POWER
-    guess = np.maximum(guess, LEAST_PX)
+    found = np.asarray(np.isfinite(poses.xy_px).all(axis=-1))
+    size = SHARE * _extent_px(poses.xy_px, found)
+    # fmax passes over a NaN score
+    score = np.minimum(np.fmax(poses.score, np.float32(SCORE_LEAST)), np.float32(1.0))
+    guess = np.maximum(size[:, None] / score**POWER, LEAST_PX)
     stated = poses.std_px
     if stated is not None:
         known = np.isfinite(stated) & (stated > 0)
         guess = np.where(known, np.maximum(np.where(known, stated, 1.0), 0.1), guess)
-    found = np.isfinite(poses.xy_px).all(axis=-1)
     return np.where(found, guess, np.nan).astype(np.float32)
 
 
-def _extent_px(xy_px: FloatArray) -> FloatArray:
-    """(P,) root of the area of each person; 0 for one without joints."""
-    found = np.isfinite(xy_px[..., :1]) & np.isfinite(xy_px[..., 1:])
-    low = np.where(found, xy_px, np.inf).min(axis=1, initial=np.inf)
-    high = np.where(found, xy_px, -np.inf).max(axis=1, initial=-np.inf)
-    sides = np.where(found.any(axis=1), np.maximum(high - low, 0.0), 0.0)
-    longest = sides.max(axis=1)
-    shortest = np.maximum(sides.min(axis=1), NARROWEST * longest)
-    area: FloatArray = np.sqrt(FILL * longest * shortest).astype(np.float32)
-    return area
+def _extent_px(xy_px: FloatArray, found: npt.NDArray[np.bool_]) -> FloatArray:
+    """(P,) root of the area around the joints ``found`` (P, J); 0 for a person without any."""
+    low = np.where(found[..., None], xy_px, np.inf).min(axis=1, initial=np.inf)
+    high = np.where(found[..., None], xy_px, -np.inf).max(axis=1, initial=-np.inf)
+    sides = np.maximum(high - low, 0.0)  # -inf for a person without joints
+    longest = np.maximum(sides[:, 0], sides[:, 1])
+    shortest = np.maximum(np.minimum(sides[:, 0], sides[:, 1]), NARROWEST * longest)
+    return np.asarray(np.sqrt(FILL * longest * shortest), np.float32)

@@ -33,6 +33,7 @@ MAX_GAP_S = 0.5
 #: Share of the smallest variance along the rays that all joints of a person have in common.
 COMMON = 0.95
 LEAST_M2 = 1e-6
+_EYE = np.eye(3)
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class _Memory:
     stamp_ns: IntArray  # (P,) of the last measured distance
     state: Floats  # (P, 2) distance of the hips and its speed
     cov: Floats  # (P, 2, 2)
+    hips_m: Floats  # (P, 3) where they were at that time
     lasting_m2: FloatArray  # (P, J, 3, 3)
 
 
@@ -70,11 +72,29 @@ class SteadyPlace:
 
     def forget(self, ids: IntArray) -> None:
         """Forget the people ``ids``; unknown ones are passed over."""
-        keep = ~np.isin(self._memory.ids, ids)
         m = self._memory
+        if not len(ids) or not len(m.ids):  # as in almost every frame
+            return
+        keep = ~np.isin(m.ids, ids)
         self._memory = _Memory(
-            m.ids[keep], m.stamp_ns[keep], m.state[keep], m.cov[keep], m.lasting_m2[keep]
-        )
+            m.ids[keep], m.stamp_ns[keep], m.state[keep], m.cov[keep], m.hips_m[keep],
+            m.lasting_m2[keep],
+        )  # fmt: skip
+
+    def transform(self, rotation: Floats) -> None:
+        """Turn everything remembered into new camera axes, (3, 3) from the old ones.
+
+        A distance is a coordinate along the axis of view: it changes with the direction.
+        """
+        m = self._memory
+        turned = m.hips_m @ rotation.T
+        known = np.isfinite(turned).all(axis=1) & (m.hips_m[:, 2] > 0) & (turned[:, 2] > 0)
+        ratio = np.where(known, turned[:, 2] / np.where(known, m.hips_m[:, 2], 1.0), 1.0)
+        lasting = rotation @ m.lasting_m2.astype(np.float64) @ rotation.T
+        self._memory = _Memory(
+            m.ids, m.stamp_ns, ratio[:, None] * m.state, ratio[:, None, None] ** 2 * m.cov,
+            turned, lasting.astype(np.float32),
+        )  # fmt: skip
 
     def update(
         self, stamp_ns: int, ids: IntArray, xyz_m: FloatArray, covariance_m2: FloatArray,
@@ -90,17 +110,20 @@ class SteadyPlace:
         ray, along, across = split_along_rays(xyz_m, covariance_m2)
         least = np.where(np.isfinite(along), along, np.inf).min(axis=1, initial=np.inf)
         place = np.where(np.isfinite(least), COMMON * least, 0.0)
-        distance = xyz_m[:, self._hips, 2].mean(axis=1).astype(np.float64)
+        left, right = self._hips
+        distance = (0.5 * (xyz_m[:, left, 2] + xyz_m[:, right, 2])).astype(np.float64)
         measured = mono & np.isfinite(distance)
         self._follow(memory, stamp_ns, distance, PLACE * place, measured)
         shift = np.where(measured, memory.state[:, 0] - distance, 0.0)
         moved = xyz_m + shift[:, None, None] * np.where(mono[:, None, None], ray, 0.0)
-        outer = ray[..., :, None] * ray[..., None, :]
-        noise = ALONG * (along - place[:, None])[..., None, None] * outer
-        noise = noise + ACROSS * across + LEAST_M2 * np.eye(3)
+        fresh = (ALONG * (along - place[:, None]))[..., None] * ray
+        noise = fresh[..., :, None] * ray[..., None, :]
+        noise += ACROSS * across + LEAST_M2 * _EYE
         noise = np.where(mono[:, None, None, None], noise, covariance_m2)
         rest = covariance_m2 - noise
         memory.lasting_m2 = np.where(np.isfinite(rest), rest, memory.lasting_m2).astype(np.float32)
+        hips = 0.5 * (moved[:, left] + moved[:, right])
+        memory.hips_m = np.where(measured[:, None], hips, memory.hips_m)
         self._memory = memory
         return Steady(moved.astype(np.float32), noise.astype(np.float32), memory.lasting_m2)
 
@@ -108,14 +131,18 @@ class SteadyPlace:
         count = len(ids)
         return _Memory(
             ids, np.full(count, np.iinfo(np.int64).min // 4), np.zeros((count, 2)),
-            np.zeros((count, 2, 2)), np.zeros((count, self._joints, 3, 3), np.float32),
+            np.zeros((count, 2, 2)), np.full((count, 3), np.nan),
+            np.zeros((count, self._joints, 3, 3), np.float32),
         )  # fmt: skip
 
     def _recalled(self, ids: IntArray) -> _Memory:
         """Rows of ``ids``, in their order; blank for who is not known."""
-        fresh, old = self._blank(np.asarray(ids, np.int64)), self._memory
+        old = self._memory
+        if np.array_equal(ids, old.ids):  # as in almost every frame
+            return old
+        fresh = self._blank(np.asarray(ids, np.int64))
         new, known = np.nonzero(fresh.ids[:, None] == old.ids[None])
-        for name in ("stamp_ns", "state", "cov", "lasting_m2"):
+        for name in ("stamp_ns", "state", "cov", "hips_m", "lasting_m2"):
             getattr(fresh, name)[new] = getattr(old, name)[known]
         return fresh
 
@@ -126,24 +153,31 @@ class SteadyPlace:
         dt = (stamp_ns - memory.stamp_ns) * 1e-9
         anew = measured & ~((dt > 0) & (dt <= MAX_GAP_S))
         t = np.where(measured & ~anew, dt, 0.0)
-        step = np.zeros((len(t), 2, 2))
-        step[:, 0, 0] = step[:, 1, 1] = 1.0
-        step[:, 0, 1] = t
-        spread = np.stack([t**3 / 3, t**2 / 2, t**2 / 2, t], axis=-1).reshape(-1, 2, 2)
-        state = (step @ memory.state[..., None])[..., 0]
-        cov = step @ memory.cov @ step.swapaxes(1, 2) + PROCESS * spread
-        off = np.where(measured, distance, 0.0) - state[:, 0]
+        place, speed = memory.state[:, 0], memory.state[:, 1]
+        a, b, c = memory.cov[:, 0, 0], memory.cov[:, 0, 1], memory.cov[:, 1, 1]
+        place = place + t * speed
+        a = a + t * (2.0 * b + t * c) + PROCESS * t**3 / 3
+        b = b + t * c + PROCESS * t**2 / 2
+        c = c + PROCESS * t
+        off = np.where(measured, distance, 0.0) - place
         noise = variance + LEAST_M2
-        surprise = off**2 / (cov[:, 0, 0] + noise) / GATE**2
-        gain = cov[:, :, 0] / (cov[:, 0, 0] + noise * np.maximum(surprise, 1.0))[:, None]
-        state, cov = state + gain * off[:, None], cov - gain[:, :, None] * cov[:, None, 0]
-        first = np.stack([distance, np.zeros_like(distance)], axis=-1)
-        wide = np.zeros_like(cov)
-        wide[:, 0, 0], wide[:, 1, 1] = noise, FIRST_SPEED**2
-        go = measured & ~anew
-        memory.state[go], memory.cov[go] = state[go], cov[go]
-        memory.state[anew], memory.cov[anew] = first[anew], wide[anew]
-        memory.stamp_ns[measured] = stamp_ns
+        surprise = off**2 / (a + noise) / GATE**2
+        total = a + noise * np.maximum(surprise, 1.0)
+        rows = [place + a / total * off, speed + b / total * off]
+        rows += [a - a * a / total, b - a * b / total, c - b * b / total]
+        if anew.any():
+            none = np.zeros_like(distance)
+            first = (distance, none, noise, none, none + FIRST_SPEED**2)
+            rows = [np.where(anew, new, old) for new, old in zip(first, rows, strict=True)]
+        table = np.where(measured, np.stack([*rows[:4], rows[3], rows[4]]), _flat(memory))
+        memory.state = table[:2].T.copy()
+        memory.cov = table[2:].T.reshape(-1, 2, 2).copy()
+        memory.stamp_ns = np.where(measured, stamp_ns, memory.stamp_ns)
+
+
+def _flat(memory: _Memory) -> Floats:
+    """State and covariance as rows (6, P)."""
+    return np.concatenate([memory.state.T, memory.cov.reshape(-1, 4).T])
 
 
 def split_along_rays(
@@ -156,13 +190,13 @@ def split_along_rays(
     """
     xyz, cov = xyz_m.astype(np.float64), covariance_m2.astype(np.float64)
     known = np.isfinite(xyz).all(axis=-1) & np.isfinite(cov).all(axis=(-1, -2))
-    known &= np.abs(np.nan_to_num(xyz[..., 2])) > 1e-3
+    known &= np.abs(xyz[..., 2]) > 1e-3
     safe = np.where(known[..., None], xyz, 1.0)
     ray = safe / safe[..., 2:]
-    full = np.where(known[..., None, None], cov, np.eye(3)) + 1e-3 * LEAST_M2 * np.eye(3)
-    weight = np.einsum("...a,...ab,...b->...", ray, np.linalg.inv(full), ray)
+    full = np.where(known[..., None, None], cov, _EYE) + 1e-3 * LEAST_M2 * _EYE
+    weight = ((np.linalg.inv(full) @ ray[..., None])[..., 0] * ray) @ np.ones(3)
     along = 1.0 / np.maximum(weight, 1e-12)
-    rest = full - along[..., None, None] * ray[..., :, None] * ray[..., None, :]
+    rest = full - (along[..., None] * ray)[..., :, None] * ray[..., None, :]
     return (
         np.where(known[..., None], ray, np.nan), np.where(known, along, np.nan),
         np.where(known[..., None, None], rest, np.nan),

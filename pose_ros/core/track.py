@@ -9,11 +9,13 @@ which undoes a swap of two people whose boxes crossed. Ids are never reused.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from pose_ros.core.boxes import area, around_joints, iou, oks
 from pose_ros.core.config import TrackConfig
 from pose_ros.core.motion import BoxFilter
+from pose_ros.core.refine_memory import warp
 from pose_ros.core.skeletons import Skeleton
 from pose_ros.core.values import Boxes, FloatArray, IntArray, People, Poses2D, Tracks, TrackState
 
@@ -34,12 +36,17 @@ UNSUPPORTED_MAX = 3
 POSE_MIN_UNSUPPORTED = 0.5
 #: An unseen person is looked for at the predicted place for this long; then a detection must.
 LOOK_FOR_S = 0.25
+#: No image is this large: what the joints of a network that means nothing could grow to.
+BOX_MAX_PX = 20_000.0
 #: Two detections that overlap more are of the same thing.
 GHOST_IOU = 0.5
 #: A detection in which the network found nobody is not looked at again for this long.
 GHOST_S = 0.5
 #: A person not yet confirmed is given up sooner: this share of ``max_lost_s``.
 TENTATIVE_SHARE = 0.3
+# Plain numbers: numpy is slow to see one in an IntEnum.
+LOST, TENTATIVE = int(TrackState.LOST), int(TrackState.TENTATIVE)
+TRACKED, OCCLUDED = int(TrackState.TRACKED), int(TrackState.OCCLUDED)
 
 
 class Tracker:
@@ -71,7 +78,7 @@ class Tracker:
 
     def reset(self) -> Tracks:
         """Forget everybody; the answer says LOST for each id that was ever reported."""
-        self._state[:] = TrackState.LOST
+        self._state[:] = LOST
         last = self._tracks(self._hits > 0)
         self._forget()
         return last
@@ -85,6 +92,15 @@ class Tracker:
         """Whether ``stamp_ns`` lies before the last frame."""
         return self._stamp_ns is not None and stamp_ns < self._stamp_ns
 
+    def transform(self, homography: npt.NDArray[np.float64]) -> None:
+        """Move everybody remembered by a homography (3, 3) of pixels, when the camera turned."""
+        self._boxes.transform(homography)
+        for name in ("_pose", "_pose_centre"):
+            moved, _ = warp(homography, getattr(self, name).astype(np.float64))
+            setattr(self, name, moved.astype(np.float32))
+        corners, _ = warp(homography, self._ghosts.reshape(-1, 2, 2).astype(np.float64))
+        self._ghosts = corners.reshape(-1, 4).astype(np.float32)
+
     def propose(self, stamp_ns: int, boxes: Boxes | None) -> People:
         """People to look at in the frame of ``stamp_ns``; ``boxes`` None: not detected in it."""
         self._advance(stamp_ns)
@@ -93,11 +109,13 @@ class Tracker:
         if boxes is not None:
             self._explain(boxes, stamp_ns)
         unseen_s = (stamp_ns - self._seen_ns) * 1e-9
-        alive = self._state != TrackState.LOST
+        alive = self._state != LOST
         looked = np.flatnonzero(alive & (self._detected | (unseen_s <= LOOK_FOR_S)))
-        newcomer = self._state[looked] == TrackState.TENTATIVE
-        best = np.lexsort((self._ids[looked], -self._score[looked], newcomer))
-        self._looked = np.sort(looked[best[: self.config.max_people]])
+        if len(looked) > self.config.max_people:
+            newcomer = self._state[looked] == TENTATIVE
+            best = np.lexsort((self._ids[looked], -self._score[looked], newcomer))
+            looked = np.sort(looked[best[: self.config.max_people]])
+        self._looked = looked
         return People(
             self._ids[self._looked],
             self._boxes.xyxy_px[self._looked],
@@ -115,13 +133,15 @@ class Tracker:
         seen = poses.score >= JOINT_SEEN
         boxes = around_joints(poses.xy_px, seen, JOINT_BOX_PAD)
         usable = self._usable(confidence) & (seen.sum(axis=1) >= JOINTS_MIN)
+        usable &= np.abs(np.nan_to_num(boxes)).max(axis=1, initial=0.0) < BOX_MAX_PX
         confidence = np.sqrt(poses.score.mean(axis=1) * self._score[self._looked])
         usable &= ~self._doubles(poses, boxes, usable, confidence)
         rows, cols = self._assign(poses, boxes, np.flatnonzero(usable))
         whole = seen.mean(axis=1) >= BOX_JOINTS_SHARE
         part = ~whole[cols] & (self._hits[rows] > 0)
         measured = boxes[cols]
-        measured[part] = self._moved(rows[part], poses.xy_px[cols[part]])
+        if part.any():
+            measured[part] = self._moved(rows[part], poses.xy_px[cols[part]])
         self._boxes.update(rows, measured)
         self._measure(rows, np.where(seen[..., None], poses.xy_px, np.nan)[cols], confidence[cols])
         self._age(stamp_ns)
@@ -136,7 +156,7 @@ class Tracker:
         ``stamp_ns`` is a guess of the caller's clock, so nobody is moved to it: the next frame may
         well be older.
         """
-        self._state[self._state == TrackState.TRACKED] = TrackState.OCCLUDED
+        self._state[self._state == TRACKED] = OCCLUDED
         self._age(stamp_ns)
         nothing = np.full((len(self._ids), self._joints, 2), np.nan, np.float32)
         return self._finish(nothing, np.zeros(nothing.shape[:2], np.float32))
@@ -151,26 +171,29 @@ class Tracker:
     def _explain(self, boxes: Boxes, stamp_ns: int) -> None:
         """Give each detection to the track it overlaps, or start a track with it."""
         similarity = iou(self._boxes.xyxy_px, boxes.xyxy_px)
-        similarity[self._state == TrackState.LOST] = 0.0
+        similarity[self._state == LOST] = 0.0
         rows, cols = _best_pairs(similarity, self.config.match_min)
         self._boxes.update(rows, boxes.xyxy_px[cols])
         self._score[rows] = boxes.score[cols]
         self._detected[rows] = True
         self._unsupported = np.where(self._detected, 0, self._unsupported + 1)
         recent = self._ghosts[stamp_ns - self._ghosts_ns <= GHOST_S * 1e9]
-        ghost = (iou(boxes.xyxy_px, recent) > GHOST_IOU).any(axis=1)
-        new = np.setdiff1d(np.flatnonzero(~ghost), cols)
+        ghost = np.asarray((iou(boxes.xyxy_px, recent) > GHOST_IOU).any(axis=1))
+        ghost[cols] = True
+        new = np.flatnonzero(~ghost)
         self._start(
             boxes.select(new[: max(self.config.max_people * 2 - len(self._ids), 0)]), stamp_ns
         )
 
     def _start(self, boxes: Boxes, stamp_ns: int) -> None:
         count = len(boxes)
+        if not count:
+            return
         ids = np.arange(self.next_id, self.next_id + count)
         self.next_id += count
         self._boxes.add(boxes.xyxy_px)
         self._ids = np.append(self._ids, ids)
-        self._state = np.append(self._state, np.full(count, TrackState.TENTATIVE, np.int8))
+        self._state = np.append(self._state, np.full(count, TENTATIVE, np.int8))
         self._hits = np.append(self._hits, np.zeros(count, np.int64))
         self._unsupported = np.append(self._unsupported, np.zeros(count, np.int64))
         self._seen_ns = np.append(self._seen_ns, np.full(count, stamp_ns, np.int64))
@@ -192,6 +215,8 @@ class Tracker:
         self, poses: Poses2D, boxes: FloatArray, usable: np.ndarray, confidence: FloatArray
     ) -> np.ndarray:
         """(P,) poses that repeat another one: the longer and better known track keeps it."""
+        if len(poses) < 2:
+            return np.zeros(len(poses), np.bool_)
         size = np.nan_to_num(area(boxes))
         alike = oks(poses.xy_px, poses.xy_px, size, self._sigma)
         same = np.maximum(alike, alike.T) > SAME_PERSON_OKS
@@ -217,7 +242,7 @@ class Tracker:
         own = self._ids[:, None] == poses.ids[usable][None]
         known = np.where(self._hits[:, None] > 0, similarity, 0.0) + self.config.match_min
         similarity = np.where(own, known, similarity)
-        similarity[self._state == TrackState.LOST] = 0.0
+        similarity[self._state == LOST] = 0.0
         rows, cols = _best_pairs(similarity, self.config.match_min)
         return rows, usable[cols]
 
@@ -246,15 +271,16 @@ class Tracker:
         self._pose_centre[rows] = self._boxes.value[rows, :2]
         sure = self._hits[rows] >= self.config.min_hits
         was = self._state[rows]
-        now = np.where(sure | (was == TrackState.OCCLUDED), TrackState.TRACKED, was)
+        now = np.where(sure | (was == OCCLUDED), TRACKED, was)
         self._state[rows] = now
-        unseen = np.setdiff1d(np.flatnonzero(self._state == TrackState.TRACKED), rows)
-        self._state[unseen] = TrackState.OCCLUDED
+        unseen = self._state == TRACKED
+        unseen[rows] = False
+        self._state[unseen] = OCCLUDED
 
     def _age(self, stamp_ns: int) -> None:
         unseen_s = (stamp_ns - self._seen_ns) * 1e-9
-        limit = np.where(self._state == TrackState.TENTATIVE, TENTATIVE_SHARE, 1.0)
-        self._state[unseen_s > limit * self.config.max_lost_s] = TrackState.LOST
+        limit = np.where(self._state == TENTATIVE, TENTATIVE_SHARE, 1.0)
+        self._state[unseen_s > limit * self.config.max_lost_s] = LOST
 
     def _tracks(self, rows: np.ndarray) -> Tracks:
         return Tracks(
@@ -267,16 +293,20 @@ class Tracker:
         told = self._hits > 0
         report = self._tracks(told)
         self._remember_ghosts(self._boxes.xyxy_px[~told])
-        self._keep(told & (self._state != TrackState.LOST))
+        self._keep(told & (self._state != LOST))
         return report, Poses2D(report.ids, xy_px[told], score[told])
 
     def _remember_ghosts(self, boxes: FloatArray) -> None:
+        if not len(boxes) and not len(self._ghosts):  # as in almost every frame
+            return
         now = self._stamp_ns or 0
         recent = now - self._ghosts_ns <= GHOST_S * 1e9
         self._ghosts = np.concatenate([self._ghosts[recent], boxes])
         self._ghosts_ns = np.append(self._ghosts_ns[recent], np.full(len(boxes), now, np.int64))
 
     def _keep(self, rows: np.ndarray) -> None:
+        if rows.all():  # as in almost every frame
+            return
         self._boxes.keep(rows)
         for name in (
             "_ids", "_state", "_hits", "_unsupported", "_seen_ns", "_score", "_confidence",

@@ -350,10 +350,13 @@ class Body:
     poses: Poses3D  # smooth, in the camera's optical frame
     lengths_m: FloatArray  # (P, E) of the skeleton's edges, NaN unknown
     angles: JointAngles | None = None  # None: not asked for
+    age_s: FloatArray | None = None  # (P, J) since the joint was measured; None: in this frame
 
     def __post_init__(self) -> None:
         """Check that all speak of the same people."""
         check("Body.lengths_m", self.lengths_m, (len(self.poses), None), np.float32)
+        if self.age_s is not None:
+            check("Body.age_s", self.age_s, self.poses.score.shape, np.float32)
         if self.angles is not None and not np.array_equal(self.angles.ids, self.poses.ids):
             raise ShapeError("Body: expected angles in the order of the poses")
 
@@ -366,7 +369,6 @@ class PoseResult:
     measurement in this frame (OCCLUDED, LOST) has NaN joints with score 0. ``refined`` are the
     same people made smooth, with unseen joints filled in for a short while, None when refinement
     is off. ``body`` is None where nothing metric can be said (no calibration), or lifting is off.
-    ``stage_ms`` is the wall time per stage.
     """
 
     stamp_ns: int
@@ -375,7 +377,7 @@ class PoseResult:
     tracks: Tracks
     poses: Poses2D
     detected: bool  # whether the detector ran on this frame
-    stage_ms: dict[str, float] = field(default_factory=dict)
+    stage_ms: dict[str, float] = field(default_factory=dict)  # wall time
     refined: Refined2D | None = None
     body: Body | None = None
     with_depth: bool = False  # whether a depth image belonged to the frame
@@ -389,10 +391,8 @@ class PoseResult:
             others["body"] = self.body.poses.ids
         for name, ids in others.items():
             if not np.array_equal(self.tracks.ids, ids):
-                raise ShapeError(
-                    f"PoseResult: expected {name} in the order of the tracks "
-                    f"{self.tracks.ids.tolist()}, got {ids.tolist()}"
-                )
+                wanted = self.tracks.ids.tolist()
+                raise ShapeError(f"PoseResult.{name}: expected ids {wanted}, got {ids.tolist()}")
 
     @property
     def shown(self) -> Poses2D:

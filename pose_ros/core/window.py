@@ -10,7 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pose_ros.core.boxes import iou
+from pose_ros.core.camera import PinholeCamera
 from pose_ros.core.config import WindowConfig
+from pose_ros.core.ego import EgoMotion, homography, turn_boxes, turn_pixels
+from pose_ros.core.refine_memory import warp
 from pose_ros.core.values import FloatArray, Frame, IntArray, People, Windows
 
 #: A held crop box is given up when the person's box overlaps it less (``IoU``).
@@ -43,6 +46,59 @@ class Moment:
         return Windows(people, self.frames, np.tile(self.exists, (len(people), 1)), offset_s)
 
 
+@dataclass(frozen=True)
+class Aims:
+    """The box that is cropped of each person, and in which image it lies: the *reference*.
+
+    It is the key frame, or an earlier one in which the box was first held, when a sensor tells how
+    the camera turned since: every frame is then shown as the camera saw it in the reference, so
+    that a held crop stays on the person under a pan and the features of its frames fit together.
+    """
+
+    people: People  # boxes in the pixels of the reference
+    reference_ns: IntArray  # (P,) stamp of each person's reference
+    drift: npt.NDArray[np.float64]  # (P, 3, 3) first reference from this one, as affine maps
+
+    @staticmethod
+    def at(people: People, stamp_ns: int) -> Aims:
+        """Boxes in the image of ``stamp_ns``."""
+        count = len(people)
+        return Aims(people, np.full(count, stamp_ns), np.tile(np.eye(3), (count, 1, 1)))
+
+    def kept(self, image_from_crop: FloatArray) -> FloatArray:
+        """The affines (P, 2, 3) of crops in pixels that references share, for what is kept.
+
+        Two crops at the same place of two references are different crops: what was seen in one
+        lies elsewhere in the other.
+        """
+        if (self.drift == np.eye(3)).all():
+            return image_from_crop
+        linear = self.drift[:, :2, :2] @ image_from_crop[:, :, :2]
+        shift = self.drift[:, :2, :2] @ image_from_crop[:, :, 2:] + self.drift[:, :2, 2:]
+        return np.concatenate([linear, shift], axis=2).astype(np.float32)
+
+    def to_key(self, xy_px: FloatArray, key: Frame, ego: EgoMotion | None) -> FloatArray:
+        """Pixels (P, J, 2) of the references as pixels of the key frame."""
+        if ego is None or key.camera is None or (self.reference_ns == key.stamp_ns).all():
+            return xy_px
+        out = xy_px.copy()
+        for stamp_ns in np.unique(self.reference_ns).tolist():
+            if (turn := ego.view(key.camera, stamp_ns, key.stamp_ns)) is not None:
+                rows = self.reference_ns == stamp_ns
+                out[rows] = turn_pixels(key.camera, turn, xy_px[rows])
+        return out
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A person's box while it is held."""
+
+    box: FloatArray  # (4,)
+    age: int  # frames
+    reference_ns: int
+    drift: npt.NDArray[np.float64]  # (3, 3)
+
+
 class WindowBuffer:
     """A ring of the last T frames, shared by all people, and each person's crop box.
 
@@ -58,11 +114,11 @@ class WindowBuffer:
         """Hold at most ``frames`` images; boxes are held when there are several, by default."""
         self.config = config
         self.lookahead = lookahead
-        self._holds = frames > 1 if hold is None else hold
+        self.holds = frames > 1 if hold is None else hold
         self._before = frames - 1 - lookahead  # frames before the key frame
         self._ring: deque[tuple[int, Frame]] = deque(maxlen=frames)
         self._next = 0
-        self._held: dict[int, tuple[FloatArray, int]] = {}
+        self._held: dict[int, _Held] = {}
 
     def reset(self) -> None:
         """Forget every frame and box; numbers go on."""
@@ -103,20 +159,39 @@ class WindowBuffer:
 
     def hold(self, people: People) -> People:
         """People with the boxes to crop: held ones while they fit."""
-        if not self._holds:
-            return people
-        boxes = people.xyxy_px.copy()
-        held: dict[int, tuple[FloatArray, int]] = {}
-        for row, key in enumerate(people.ids.tolist()):
-            box, age = self._held.get(key, (boxes[row], self.config.box_hold))
-            fits = iou(box[None], boxes[row : row + 1])[0, 0] >= HOLD_IOU_MIN
-            if age < self.config.box_hold and fits:
-                boxes[row] = box
-                held[key] = (box, age + 1)
-            else:
-                held[key] = (boxes[row].copy(), 0)
+        return self.aim(people, 0, None, None).people
+
+    def aim(
+        self, people: People, key_ns: int, camera: PinholeCamera | None, ego: EgoMotion | None
+    ) -> Aims:
+        """Where to look for ``people`` of the key frame, which ``camera`` took at ``key_ns``."""
+        if not self.holds or not len(people):
+            self._held = {}
+            return Aims.at(people, key_ns)
+        held: dict[int, _Held] = {}
+        for box, number in zip(people.xyxy_px, people.ids.tolist(), strict=True):
+            new, was = _Held(box.copy(), 0, key_ns, np.eye(3)), self._held.get(number)
+            held[number] = new if was is None else self._continued(was, new, camera, ego)
         self._held = held
-        return People(people.ids, boxes, people.score)
+        rows = list(held.values())
+        boxes = People(people.ids, np.array([row.box for row in rows]), people.score)
+        drift = np.array([row.drift for row in rows])
+        return Aims(boxes, np.array([row.reference_ns for row in rows]), drift)
+
+    def _continued(
+        self, was: _Held, new: _Held, camera: PinholeCamera | None, ego: EgoMotion | None
+    ) -> _Held:
+        """The old box while it fits, otherwise the new one."""
+        turn = None if ego is None else ego.view(camera, new.reference_ns, was.reference_ns)
+        here, drift = new.box, was.drift
+        if camera is not None and turn is not None:
+            here = turn_boxes(camera, turn, new.box[None])[0]
+            centre = (new.box[:2] + new.box[2:]).astype(np.float64) / 2.0
+            drift = drift @ _affine_at(centre, homography(camera, turn))
+        fits = iou(was.box[None], here[None])[0, 0] >= HOLD_IOU_MIN
+        if was.age < self.config.box_hold and fits:
+            return _Held(was.box, was.age + 1, was.reference_ns, was.drift)
+        return _Held(new.box, 0, new.reference_ns, drift)
 
     def _moment(self, at: int) -> Moment:
         """Window around the frame at ``at`` of the ring."""
@@ -124,3 +199,13 @@ class WindowBuffer:
         inside = np.clip(wanted, 0, len(self._ring) - 1)
         numbers, frames = zip(*(self._ring[i] for i in inside.tolist()), strict=True)
         return Moment(frames, np.array(numbers, np.int64), inside == wanted, self._before)
+
+
+def _affine_at(
+    xy_px: npt.NDArray[np.float64], matrix: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """The affine map (3, 3) that touches a homography at a pixel (2,)."""
+    moved, slope = warp(matrix, xy_px)
+    out = np.eye(3)
+    out[:2, :2], out[:2, 2] = slope, moved - slope @ xy_px
+    return out

@@ -71,6 +71,11 @@ class Card:
     cell_shift_px: float = -0.5  # heatmap cell c is the crop pixel 4 c + this
     crop_scale: float = 1.0  # the crop's size over the person box's, at which the network is best
     skeleton: str | None = None  # name in `core/skeletons.py`; None for detectors
+    # Of one person, counted by `nets/cost.py`: millions of parameters, GMACs per key frame when
+    # nothing is kept and when the earlier frames' features are; None: not counted, or none kept.
+    params_m: float | None = None
+    gmacs: float | None = None
+    gmacs_cached: float | None = None
     source: Source | None = None  # None: not made by `tools.fetch`
     metrics: tuple[dict[str, object], ...] = ()  # each: what was measured, the value, the command
     notes: str = ""

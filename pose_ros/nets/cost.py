@@ -74,6 +74,8 @@ def count_net(net: VideoPoseNet, recurrent: bool) -> Cost:
         features = net.encode(x)
     windows = tuple(f[:, None].expand(-1, frames, *f.shape[1:]) for f in features)
     backbone = net.get_submodule("backbone")
+    # A whole single-frame network as the backbone: its features, without its own head.
+    trunk = getattr(backbone, "forward_features", backbone)
 
     def fuse() -> object:
         if recurrent:
@@ -83,7 +85,7 @@ def count_net(net: VideoPoseNet, recurrent: bool) -> Cost:
     return Cost(
         params_m=parameters_m(net),
         backbone_params_m=parameters_m(backbone),
-        backbone=gmacs(lambda: backbone(x)),
+        backbone=gmacs(lambda: trunk(x)),
         encode=gmacs(lambda: net.encode(x)),
         fuse=gmacs(fuse),
         frames=frames,

@@ -31,6 +31,7 @@ MAX_ABS_DIFF = 1e-3  # between torch and the export, any output; of its peak if 
 SHARED = ("export.py", "layers.py", "pictures.py")
 SHARED_VIDEO = (
     "video.py", "vit.py", "deform.py", "movenet.py", "movenet_trunk.py", "resnet.py", "hrnet.py",
+    "pstpose.py", "pstpose_prior.py",
 )  # fmt: skip
 
 

@@ -383,3 +383,13 @@ def pstpose_movenet(**overrides: object) -> nn.Module:
     """For robots without a GPU: MoveNet Thunder's trunk, 96 wide fusion, COCO's 17 joints."""
     config = replace(ROBOT, backbone="movenet_thunder", model_dim=96, head_channels=64)
     return build(PSTPose, config, overrides)
+
+
+@register_net("pstpose_prior")
+def pstpose_prior(**overrides: object) -> nn.Module:
+    """On MoveNet's own answer (`pstpose_prior.py`): five frames, 64 wide, COCO's 17 joints."""
+    from pose_ros.nets.pstpose_prior import PstPosePrior  # it has these modules in it
+
+    sizes = {"model_dim": 64, "frames": 5, "key": 3}
+    config = replace(ROBOT, backbone="movenet_thunder", key_only=False, **sizes)
+    return build(PstPosePrior, config, overrides)

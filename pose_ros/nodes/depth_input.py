@@ -7,14 +7,22 @@ import threading
 import time
 from collections import deque
 
+import numpy as np
+import numpy.typing as npt
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from pose_ros.core.camera import PinholeCamera
-from pose_ros.core.depth import decode_compressed_depth, decode_depth, depth_image
+from pose_ros.core.depth import (
+    decode_compressed_depth,
+    decode_depth,
+    depth_image,
+    parse_extrinsics,
+)
 from pose_ros.core.values import DepthImage
 from pose_ros.errors import CalibrationError, ShapeError
 from pose_ros.nodes.conversions import camera_from_info, ns_from_time
+from pose_ros.nodes.frames import Transforms, tf_is_installed
 from pose_ros.nodes.inputs import sensor_qos
 
 KEPT = 6  # depth images waiting for their colour image
@@ -25,16 +33,32 @@ _log = logging.getLogger(__name__)
 class DepthInput:
     """Subscriptions to ``depth`` and ``depth_camera_info``; they exist until ``close``.
 
-    Only depth registered to the colour image is used: both images name the same frame, which
-    is what drivers publish as aligned depth.
+    Depth whose frame is the colour image's is registered to it, of whatever size. Depth of
+    another frame is another camera's: where that is, its ``extrinsics`` say, or else TF at the
+    time of the depth image.
     """
 
-    def __init__(self, node: Node, transport: str, max_skew_s: float) -> None:
-        """Subscribe to raw images, or those of the compressedDepth transport."""
+    def __init__(
+        self, node: Node, transport: str, max_skew_s: float, *, extrinsics: str = "",
+        tf_timeout_s: float = 0.02, offset_s: float = 0.0,
+    ) -> None:  # fmt: skip
+        """Subscribe to raw images, or those of the compressedDepth transport.
+
+        ``offset_s`` is added to the stamps, as to those of the colour images.
+
+        Raises:
+            CalibrationError: ``extrinsics`` that `parse_extrinsics` refuses.
+
+        """
         self.counts = {"depth_received": 0, "depth_used": 0, "depth_missing": 0, "depth_bad": 0}
         self.max_skew_s = max_skew_s
+        self._given = parse_extrinsics(extrinsics)
         self._node = node
+        self._tf_timeout_s = tf_timeout_s
+        self._transforms: Transforms | None = None
+        self._offset_ns = round(offset_s * 1e9)
         self._camera: PinholeCamera | None = None
+        self._refused = ""
         self._kept: deque[tuple[int, Image | CompressedImage]] = deque(maxlen=KEPT)
         self._came = threading.Condition()
         self._logged_s = -float("inf")
@@ -48,12 +72,14 @@ class DepthInput:
         """Unsubscribe."""
         self._node.destroy_subscription(self._depth)
         self._node.destroy_subscription(self._info)
+        if self._transforms is not None:
+            self._transforms.close()
 
     def of(self, stamp_ns: int, frame_id: str) -> DepthImage | None:
         """Depth image nearest to ``stamp_ns``, waiting for it for at most ``max_skew_s``.
 
-        None when there is none of that time, of that frame, or that can be read; each is counted,
-        and said in the log now and then.
+        None when there is none of that time, none whose place is known, or that can be read; each
+        is counted, and said in the log now and then.
         """
         found = self._nearest(stamp_ns)
         if found is None:
@@ -83,13 +109,11 @@ class DepthInput:
     def _decoded(
         self, stamp_ns: int, message: Image | CompressedImage, frame_id: str
     ) -> DepthImage:
-        if message.header.frame_id != frame_id:
-            raise CalibrationError(
-                f"depth is in frame '{message.header.frame_id}', the image in '{frame_id}': "
-                "publish aligned (registered) depth, in the colour camera's frame"
-            )
         if self._camera is None:
-            raise CalibrationError(f"no usable calibration on {self._info.topic_name} yet")
+            raise CalibrationError(
+                self._refused or f"no calibration on {self._info.topic_name} yet"
+            )
+        place = self._place(message.header.frame_id, frame_id, stamp_ns)
         if isinstance(message, CompressedImage):
             metres = decode_compressed_depth(message.data, message.format)
         else:
@@ -98,12 +122,34 @@ class DepthInput:
                 encoding=message.encoding, step=message.step,
                 is_bigendian=bool(message.is_bigendian),
             )  # fmt: skip
-        return depth_image(metres, stamp_ns, self._camera)
+        return depth_image(metres, stamp_ns, self._camera, place)
+
+    def _place(self, source: str, target: str, stamp_ns: int) -> npt.NDArray[np.float64] | None:
+        """(4, 4) depth camera to colour camera; None where the depth image is registered."""
+        if self._given is not None:
+            return self._given
+        if source == target:
+            return None
+        if not tf_is_installed():
+            raise CalibrationError(
+                f"depth is in frame '{source}', the image in '{target}', and tf2_ros is not "
+                "installed: publish aligned (registered) depth in the colour camera's frame, or "
+                "say in depth.extrinsics where the depth camera is"
+            )
+        if self._transforms is None:
+            self._transforms = Transforms(self._node, self._tf_timeout_s)
+        try:
+            return self._transforms.lookup(target, source, stamp_ns)
+        except CalibrationError as error:
+            raise CalibrationError(
+                f"{error}; publish it, or say in depth.extrinsics where the depth camera is"
+            ) from error
 
     def _take(self, message: Image | CompressedImage) -> None:
         with self._came:
             self.counts["depth_received"] += 1
-            self._kept.append((ns_from_time(message.header.stamp), message))
+            stamp_ns = ns_from_time(message.header.stamp) + self._offset_ns
+            self._kept.append((stamp_ns, message))
             self._came.notify_all()
 
     def _take_info(self, info: CameraInfo) -> None:
@@ -111,7 +157,8 @@ class DepthInput:
             self._camera = camera_from_info(info)
         except CalibrationError as error:
             self._camera = None
-            self._say(f"{self._info.topic_name} cannot be used: {error}")
+            self._refused = f"{self._info.topic_name} cannot be used: {error}"
+            self._say(self._refused)
 
     def _say(self, sentence: str) -> None:
         now = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Mapping
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -42,7 +43,9 @@ class Diagnostics:
             for stage, value in times_ms.items():
                 self._times_ms.setdefault(stage, deque(maxlen=WINDOW)).append(value)
 
-    def message(self, stamp: Time, elapsed_s: float, counts: dict[str, float]) -> DiagnosticArray:
+    def message(
+        self, stamp: Time, elapsed_s: float, counts: Mapping[str, float | str]
+    ) -> DiagnosticArray:
         """Status of the ``elapsed_s`` since the last one; ``counts`` are totals."""
         with self._lock:
             rate = self._frames / max(elapsed_s, 1e-3)
@@ -52,8 +55,8 @@ class Diagnostics:
         for stage, (median, high) in rows.items():
             values[f"{stage}_ms_p50"] = f"{median:.1f}"
             values[f"{stage}_ms_p95"] = f"{high:.1f}"
-        failing = counts.get("failed", 0) > self._failed
-        self._failed = counts.get("failed", 0)
+        failed = int(counts.get("failed", 0))
+        failing, self._failed = failed > self._failed, failed
         words = "images cannot be used, see the log" if failing else HEALTH_NAMES[self.health]
         status = DiagnosticStatus(
             name="pose_ros: human pose",

@@ -1,34 +1,24 @@
-"""Inertial sensors: the camera's on ``imu``, worn ones on ``imu/<sensor>``.
-
-A map file says which sensors are worn and what is known of them:
-
-    left_wrist_tag:            # topic imu/left_wrist_tag
-      bone: left_forearm       # optional: found from the pictures without
-      axis: [0.0, 1.0, 0.0]    # optional: the bone's direction, elbow to wrist, in sensor axes
-      rho: 0.7                 # optional: where along the bone, 0.5 is the middle
-"""
+"""Inertial sensors: the camera's on ``imu``, worn ones on the topics of the map file."""
 
 from __future__ import annotations
 
+import logging
+import math
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import Imu as ImuMessage
 
 from pose_ros.core.body_imu import BodyImus
-from pose_ros.core.body_imu_place import Strap
 from pose_ros.core.ego import EgoMotion
 from pose_ros.core.imu import Imu
-from pose_ros.errors import ConfigError
 from pose_ros.nodes.conversions import ns_from_time
 from pose_ros.nodes.inputs import sensor_qos
 
@@ -40,6 +30,11 @@ WAITING = 50
 KEPT = 8192
 #: How far a quaternion's length may be from 1.
 UNIT = 0.05
+#: A worn sensor whose last sample is older than the newest of all by more is silent.
+SILENT_NS = 1_000_000_000
+#: Time between two words in the log about a sensor that does not help.
+LOG_EVERY_S = 30.0
+_log = logging.getLogger(__name__)
 
 
 def readings(message: ImuMessage) -> tuple[int, Floats, Floats, Floats | None]:
@@ -63,35 +58,6 @@ def readings(message: ImuMessage) -> tuple[int, Floats, Floats, Floats | None]:
     return ns_from_time(message.header.stamp), rate, felt, world
 
 
-def read_straps(path: str) -> tuple[Strap, ...]:
-    """Sensors of a map file.
-
-    Raises:
-        ConfigError: the file cannot be read, or says something else than it may.
-
-    """
-    try:
-        told: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"sensor map {path}: {error}") from error
-    if not isinstance(told, dict):
-        raise ConfigError(f"sensor map {path}: expected 'sensor: {{bone: ...}}', got {told!r}")
-    straps = []
-    for name, entry in told.items():
-        entry = entry or {}
-        unknown = set(entry) - {"bone", "axis", "rho"} if isinstance(entry, dict) else {entry}
-        if unknown:
-            raise ConfigError(f"sensor '{name}': expected bone, axis, rho; got {sorted(unknown)}")
-        axis = entry.get("axis")
-        if axis is not None and (len(axis) != 3 or not np.linalg.norm(axis) > 0):
-            raise ConfigError(f"sensor '{name}': axis is three numbers, not all 0; got {axis}")
-        straps.append(
-            Strap(str(name), entry.get("bone", ""), None if axis is None else tuple(axis),
-                  float(entry.get("rho", 0.5)))
-        )  # fmt: skip
-    return tuple(straps)
-
-
 class ImuInput:
     """Subscriptions that fill `Imu` rings; they exist from construction to ``close``.
 
@@ -100,14 +66,17 @@ class ImuInput:
     """
 
     def __init__(self, node: Node, camera: EgoMotion | None, body: BodyImus | None) -> None:
-        """Subscribe to ``imu`` for the camera and ``imu/<sensor>`` for every worn sensor."""
+        """Subscribe to ``imu`` for the camera, and to the topic of every worn sensor."""
         self._waiting: deque[tuple[Imu, ImuMessage]] = deque(maxlen=KEPT)
-        self._node = node
+        self._node, self._camera, self._body = node, camera, body
         self._subscriptions: list[Subscription] = []
+        self._behind_s = math.nan
+        self._counted, self._counted_s = 0, time.monotonic()
+        self._logged_s = -math.inf
         if camera is not None:
             self._subscribe("imu", partial(self.take, camera.imu))
-        for name, imu in (body.imus if body is not None else {}).items():
-            self._subscribe(f"imu/{name}", partial(self.take, imu))
+        for strap in body.straps if body is not None else ():
+            self._subscribe(strap.topic, partial(self.take, body.imus[strap.sensor]))  # type: ignore[union-attr]
 
     def _subscribe(self, topic: str, callback: Callable[[ImuMessage], None]) -> None:
         self._subscriptions.append(
@@ -115,18 +84,85 @@ class ImuInput:
         )
 
     def close(self) -> None:
-        """Unsubscribe."""
+        """Unsubscribe; what waits is dropped."""
         while self._subscriptions:
             self._node.destroy_subscription(self._subscriptions.pop())
+        self._waiting.clear()
 
     def take(self, imu: Imu, message: ImuMessage) -> None:
         """Keep a message until `drain`."""
         self._waiting.append((imu, message))
 
-    def drain(self) -> int:
-        """Push what waits into the rings; returns how many messages that were."""
+    def drain(self, stamp_ns: int | None = None) -> int:
+        """Push what waits into the rings; returns how many messages that were.
+
+        ``stamp_ns`` is that of the image that is looked at next.
+        """
         count = len(self._waiting)
         for _ in range(count):
             imu, message = self._waiting.popleft()
             imu.push(*readings(message))
+        if stamp_ns is not None and self._camera is not None:
+            span = self._camera.imu.span_ns
+            self._behind_s = math.nan if span is None else (stamp_ns - span[1]) * 1e-9
         return count
+
+    def report(self) -> dict[str, float | str]:
+        """What the diagnostics say: rates, ages, refused samples, and whether it helps."""
+        out: dict[str, float | str] = {}
+        if self._camera is not None:
+            counts, now_s = self._camera.imu.counts, time.monotonic()
+            new, self._counted = counts["received"] - self._counted, counts["received"]
+            out["imu_rate_hz"] = round(new / max(now_s - self._counted_s, 1e-3), 1)
+            out["imu_behind_image_s"] = round(self._behind_s, 4)
+            self._counted_s = now_s
+            both = counts | self._camera.counts
+            out |= {f"imu_{name}": number for name, number in both.items()}
+            out["imu_helps"] = self._helps(self._camera, new)
+        if self._body is not None:
+            out |= _worn(self._body)
+        return out
+
+    def _helps(self, camera: EgoMotion, new: int) -> str:
+        """Say in words what the camera's sensor is worth; doubts are logged now and then."""
+        if not new:
+            return self._doubt("no: no samples come")
+        if abs(self._behind_s) > 1.0:
+            return self._doubt(
+                f"no: its stamps are {-self._behind_s:+.1f} s off the image's; set "
+                "imu.offset_s, or let both drivers stamp with one clock"
+            )
+        check = camera.check
+        if check is None:
+            return "not compared with the pictures: imu.check is off"
+        if math.isnan(check.unexplained):
+            return "not known: the camera has not turned yet"
+        share = f"{100 * check.unexplained:.0f} % of the pictures' turning is left"
+        if check.trusted:
+            return f"yes: {share}"
+        return self._doubt(f"no: {share}; are imu.axes and imu.offset_s right?")
+
+    def _doubt(self, words: str) -> str:
+        now_s = time.monotonic()
+        if now_s - self._logged_s >= LOG_EVERY_S:
+            self._logged_s = now_s
+            _log.warning("the camera's inertial sensor does not help: %s", words[4:])
+        return words
+
+
+def _worn(body: BodyImus) -> dict[str, float | str]:
+    """What worn sensors are doing."""
+    total = {
+        name: sum(imu.counts[name] for imu in body.imus.values())
+        for name in ("received", "late", "broken", "gaps", "saturated")
+    }
+    ends = {name: imu.span_ns[1] if imu.span_ns else -SILENT_NS for name, imu in body.imus.items()}
+    newest_ns = max(ends.values(), default=0)
+    silent = [name for name, end in ends.items() if end < 0 or newest_ns - end > SILENT_NS]
+    placed = ", ".join(f"{sensor} on {bone}" for sensor, bone in body.assigned().items())
+    return {
+        **{f"worn_{name}": number for name, number in (total | body.counts).items()},
+        "worn_silent": ", ".join(silent) or "none",
+        "worn_placed": placed or "none",
+        "worn_by": "nobody yet" if body.wearer is None else str(body.wearer),
+    }

@@ -49,20 +49,23 @@ class ImageInput:
     ) -> None:
         """Subscribe; ``on_image`` is called by the executor."""
         self.camera: PinholeCamera | None = None
+        self.received = self.incompatible = 0  # images; publishers whose images will not arrive
+        self._on_image = on_image
         self._node = node
         self._info: CameraInfo | None = None
         self._silent_s = 0.0
         self._image = node.create_subscription(
             CompressedImage if compressed else Image,
             "image",
-            on_image,
+            self._take_image,
             sensor_qos(),
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._incompatible),
             qos_overriding_options=QoSOverridingOptions(_POLICIES),
         )
         self._camera_info = node.create_subscription(
-            CameraInfo, "camera_info", self._take_info, sensor_qos(10)
-        )
+            CameraInfo, "camera_info", self._take_info, sensor_qos(10),
+            qos_overriding_options=QoSOverridingOptions(_POLICIES),
+        )  # fmt: skip
 
     @property
     def topic(self) -> str:
@@ -95,6 +98,10 @@ class ImageInput:
         hint = "large images need the DDS profile config/fastdds.xml on both sides"
         return f"{len(publishers)} publisher(s) there: {offers}; wanted {wanted}; {hint}"
 
+    def _take_image(self, image: Image | CompressedImage) -> None:
+        self.received += 1
+        self._on_image(image)
+
     def _take_info(self, info: CameraInfo) -> None:
         if self._info is not None and _same_camera(info, self._info):
             return
@@ -108,6 +115,7 @@ class ImageInput:
     def _incompatible(self, event: object) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind)  # type: ignore[attr-defined]
         wanted = self._image.qos_profile.reliability
+        self.incompatible += 1
         hint = ""
         if wanted == ReliabilityPolicy.RELIABLE:
             hint = f"; this node asks for RELIABLE (qos_overrides.{self.topic}.subscription)"

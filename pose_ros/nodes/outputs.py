@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import threading
 import time
 
 import numpy as np
@@ -20,7 +22,7 @@ from pose_ros.core.node_config import NodeConfig
 from pose_ros.core.predict import predicted
 from pose_ros.core.skeletons import Skeleton
 from pose_ros.core.steadiness import Jitter
-from pose_ros.core.values import PoseResult, TrackState
+from pose_ros.core.values import Frame, PoseResult, TrackState
 from pose_ros.msg import HumanJointStateArray, HumanPoseArray
 from pose_ros.nodes.bodies import Bodies
 from pose_ros.nodes.conversions import ns_from_time, pose_messages, time_from_ns
@@ -51,18 +53,37 @@ class Outputs:
         self._reported_s = time.monotonic()
         self._drawn_ns = 0
         self._jitter = Jitter()
+        self._told: HumanPoseArray | None = None  # sent last
+        self._blind: PoseResult | None = None  # what it said, without metres, if STALE_INPUT
+        self._told_lock = threading.Lock()  # the worker sends, and who watches over it
+        self._sent_s = time.monotonic()
 
     @property
     def health(self) -> int:
         """Health as last published."""
         return self._diagnostics.health
 
+    @property
+    def silent_s(self) -> float:
+        """Time since the last message on /human_pose, or since the start."""
+        return time.monotonic() - self._sent_s
+
     def open(self, skeleton: Skeleton, facts: dict[str, str], convention: str) -> None:
         """Advertise the topics; ``facts`` about the network go to the diagnostics.
 
         ``convention`` is that of the joint angles, "none" without them.
+
+        Raises:
+            ConfigError: topics are asked for whose messages are not installed; nothing is
+                advertised then.
+
         """
         node, settings = self._node, self._settings
+        self._skeleton, self._told, self._blind = skeleton, None, None
+        self._bodies = Bodies(
+            node, skeleton, hri=settings.hri.enable, tf=settings.tf,
+            cropped=settings.privacy.publish_cropped, convention=convention,
+        )  # fmt: skip
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         steady = pose_qos(settings.output_deadline_s)
         self._messages = pose_messages(skeleton, self._score_min)
@@ -81,7 +102,6 @@ class Outputs:
         self._predicted = create(HumanPoseArray, graph.PREDICTED, 1) if wanted else None
         self._layout = node.create_publisher(String, "~/layout", latched)
         self._status = node.create_publisher(DiagnosticArray, "/diagnostics", 1)
-        self._bodies = Bodies(node, skeleton) if settings.hri.enable else None
         self._layout.publish(String(data=_layout(skeleton, facts)))
 
     def close(self) -> None:
@@ -92,8 +112,11 @@ class Outputs:
         ):  # fmt: skip
             if publisher is not None:
                 self._node.destroy_publisher(publisher)
-        if self._bodies is not None:
-            self._bodies.close()
+        self._bodies.close()
+
+    def see(self, frame: Frame) -> None:
+        """Know a picture that an answer will be about."""
+        self._bodies.see(frame)
 
     def set_score_min(self, score_min: float) -> None:
         """Change the score below which joints are MISSING."""
@@ -108,30 +131,64 @@ class Outputs:
         health: int,
         camera: PinholeCamera | None = None,
     ) -> None:
-        """Send everybody, what follows from it to those who read it, and note the times."""
+        """Send everybody, what follows from it to those who read it, and note the times.
+
+        Messages that know neither health nor status would show what is carried on without an
+        image under the stamp of the last one: of STALE_INPUT they get no metres.
+        """
         start = time.monotonic()
-        message = self._messages.array(result, header)
-        message.sequence = sequence
-        message.health = health
-        message.publish_stamp = self._node.get_clock().now().to_msg()
-        self._poses.publish(message)
+        blind = health == HumanPoseArray.STALE_INPUT
+        unplaced = dataclasses.replace(result, body=None) if blind else result
+        with self._told_lock:
+            self._blind = unplaced if blind else None
+            self._told = message = self._messages.array(result, header)
+            message.sequence = sequence
+            message.health = health
+            self._send(message)
         if self._angles is not None:
             told = self._messages.joint_angles(result, header, self._convention)
             told.health = health
             self._angles.publish(told)
         if self._markers.get_subscription_count() and self._to_draw(result):
             self._markers.publish(self._builder.build(result, camera, header))
-        if self._bodies is not None:
-            self._bodies.publish(result, header)
+        self._bodies.publish(unplaced, header)
         self._diagnostics.health = health
-        if health == HumanPoseArray.STALE_INPUT:
+        if blind:
             return
         if self._array is not None:
-            self._array.publish(_pose_array(result, header))
+            places = pose_array(result, header)
+            if places is not None:
+                self._array.publish(places)
         self._jitter.add(result)
         ms = {**result.stage_ms, "publish": (time.monotonic() - start) * 1e3}
         age_ns = ns_from_time(message.publish_stamp) - ns_from_time(header.stamp)
         self._diagnostics.frame({**ms, "stamp_to_publish": age_ns * 1e-6})
+
+    def repeat(self) -> None:
+        """Send the last answer again as OVERLOADED: the node lives, the next one takes long.
+
+        Its stamp and sequence stay those of the image it answers. What was STALE_INPUT stays so,
+        without positions: they were predicted for another moment. Before the first answer it is
+        an empty one.
+        """
+        with self._told_lock:
+            message = self._told
+            if message is None:
+                message = HumanPoseArray(layout=self._skeleton.name)
+                message.health = HumanPoseArray.STALE_INPUT
+            elif self._blind is not None:
+                sequence, health = message.sequence, message.health
+                self._told = message = self._messages.array(self._blind, message.header)
+                message.sequence, message.health = sequence, health
+            else:
+                message.health = HumanPoseArray.OVERLOADED
+            self._send(message)
+            self._diagnostics.health = message.health
+
+    def _send(self, message: HumanPoseArray) -> None:
+        message.publish_stamp = self._node.get_clock().now().to_msg()
+        self._poses.publish(message)
+        self._sent_s = time.monotonic()
 
     def _to_draw(self, result: PoseResult) -> bool:
         """Whether markers are due: people look at them, so not every image needs its own."""
@@ -143,13 +200,16 @@ class Outputs:
         return True
 
     def publish_predicted(
-        self, result: PoseResult, sequence: int, stamp_ns: int, longest_s: float
+        self, result: PoseResult, sequence: int, stamp_ns: int, limits_s: tuple[float, float]
     ) -> None:
-        """Send where everybody will be at ``stamp_ns``, if somebody reads it."""
+        """Send where everybody will be at ``stamp_ns``, if somebody reads it.
+
+        ``limits_s`` are the longest times without a measurement of a joint and of a person.
+        """
         if self._predicted is None or not self._predicted.get_subscription_count():
             return
         header = Header(stamp=time_from_ns(stamp_ns), frame_id=result.frame_id)
-        message = self._ahead.array(predicted(result, stamp_ns, longest_s), header)
+        message = self._ahead.array(predicted(result, stamp_ns, *limits_s), header)
         message.sequence, message.health = sequence, self.health
         message.publish_stamp = self._node.get_clock().now().to_msg()
         self._predicted.publish(message)
@@ -158,7 +218,7 @@ class Outputs:
         """Wait until every reader has what was sent, or for ``LAST_WORDS_S``."""
         self._poses.wait_for_all_acked(Duration(nanoseconds=int(LAST_WORDS_S * 1e9)))
 
-    def report(self, counts: dict[str, float]) -> None:
+    def report(self, counts: dict[str, float | str]) -> None:
         """Send the diagnostics of the time since the last report."""
         now = time.monotonic()
         jitter = self._jitter.mean_px
@@ -170,13 +230,20 @@ class Outputs:
         self._reported_s = now
 
 
-def _pose_array(result: PoseResult, header: Header) -> PoseArray:
-    """Every joint of everybody that has a position; orientations are not known: identity."""
+def pose_array(result: PoseResult, header: Header) -> PoseArray | None:
+    """Every joint of everybody that has a position; orientations are not known: identity.
+
+    None while somebody is there of whom no position is known, or was lost just now: readers take
+    an empty message for an empty room.
+    """
+    body = result.body
+    people = len(result.tracks)
+    points = np.zeros((people, 0, 3)) if body is None else body.poses.xyz_m.astype(np.float64)
+    known = np.isfinite(points).all(axis=-1)
+    if not known.any(axis=-1).all():
+        return None
     message = PoseArray(header=header)
-    if result.body is None:
-        return message
-    points = result.body.poses.xyz_m.reshape(-1, 3)
-    for x, y, z in points[np.isfinite(points).all(axis=1)].tolist():
+    for x, y, z in points[known].tolist():
         pose = Pose(position=Point(x=x, y=y, z=z))
         pose.orientation.w = 1.0
         message.poses.append(pose)

@@ -82,4 +82,6 @@ def _refusal(name: str, item: dataclasses.Field, error: Exception) -> str:
     if meta["ge"] is not None and meta["le"] is not None:
         wanted += f" from {meta['ge']} to {meta['le']} {meta['unit']}".rstrip()
     hint = " (write 1.0, not 1)" if isinstance(item.default, float) else ""
+    if isinstance(item.default, str):
+        hint = " (in quotes: YAML reads a bare on, off, yes, no or number as something else)"
     return f"parameter '{name}': expected {wanted}{hint}; {error}"

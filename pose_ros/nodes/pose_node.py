@@ -8,24 +8,29 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from pose_ros.build import build_pipeline
 from pose_ros.core.config import PipelineConfig
+from pose_ros.core.depth import parse_extrinsics
 from pose_ros.core.node_config import NodeConfig
 from pose_ros.core.pipeline import PosePipeline
-from pose_ros.core.values import PoseResult
+from pose_ros.core.values import PoseResult, TrackState
 from pose_ros.errors import ConfigError, PoseRosError
 from pose_ros.msg import HumanPoseArray
 from pose_ros.nodes import conversions, parameters, process, ros_logging
+from pose_ros.nodes.calibration import Calibrations
 from pose_ros.nodes.depth_input import DepthInput
 from pose_ros.nodes.frames import OutputFrame
-from pose_ros.nodes.health import Health
+from pose_ros.nodes.health import ASKED_PER_DEADLINE, BUSY_SILENCE, IDLE_SILENCE, Health
+from pose_ros.nodes.imu_input import ImuInput
 from pose_ros.nodes.inputs import ImageInput
+from pose_ros.nodes.level_frame import LevelFrame
 from pose_ros.nodes.outputs import Outputs
 from pose_ros.nodes.worker import Worker
 from pose_ros.srv import CalibratePerson
@@ -48,11 +53,16 @@ class PoseNode(LifecycleNode):
         parameters.on_change(self, lambda: self.config, self._apply_config)
         self._active = False
         self._reset_asked = False
+        self._enabled = True
         self._sequence = 0
         self._next_id = 1
         self._last_header = Header()
         self._last_result: PoseResult | None = None
+        self._last_answer: PoseResult | None = None  # to an image: what is ahead follows from it
+        self._calibrations = Calibrations()
+        self._apart = ReentrantCallbackGroup()  # of services that may take seconds
         self._received_s = time.monotonic()
+        self.depth: DepthInput | None = None
         if self.settings.autostart:
             self._start_timer = self.create_timer(0.0, self._autostart)
 
@@ -65,29 +75,52 @@ class PoseNode(LifecycleNode):
         """Load the networks and create the publishers."""
         try:
             self.pipeline: PosePipeline = build_pipeline(self.config)
-            self.frames: OutputFrame | None = None
-            if self.settings.output_frame:
-                self.frames = OutputFrame(
-                    self, self.settings.output_frame, self.settings.tf_timeout_s
-                )
+            self.frames = self._open_frames()
+            self.outputs = Outputs(self, self.settings, self.config.model.score_min)
+            parse_extrinsics(self.config.depth.extrinsics)
+            lifted = self.config.lift.source != "none"
+            convention = self.config.joints.convention if lifted else "none"
+            self.outputs.open(self.pipeline.skeleton, self.pipeline.net.facts, convention)
         except PoseRosError as error:
             _log.error("cannot configure: %s", error)
             return FAILURE
+        except Exception as error:  # full GPU memory, for one; rclpy drops the reason
+            _log.error("cannot configure: %s: %s", type(error).__name__, error)
+            raise
         self.pipeline.tracker.next_id = self._next_id
         self.health = Health(self.settings.overload_share, self.settings.output_deadline_s)
-        self.outputs = Outputs(self, self.settings, self.config.model.score_min)
-        lifted = self.config.lift.source != "none"
-        convention = self.config.joints.convention if lifted else "none"
-        self.outputs.open(self.pipeline.skeleton, self.pipeline.net.facts, convention)
         self._offered = [
             self.create_service(Trigger, "~/reset_tracks", self._ask_reset),
-            self.create_service(CalibratePerson, "~/calibrate_person", self._calibrate),
+            self.create_service(SetBool, "~/set_enabled", self._set_enabled),
+            self.create_service(
+                CalibratePerson,
+                "~/calibrate_person",
+                self._calibrate,
+                callback_group=self._apart,
+            ),
         ]
         return OK
 
+    def _open_frames(self) -> OutputFrame | LevelFrame | None:
+        """Return what moves metres out of the camera's frame.
+
+        Raises:
+            ConfigError: two frames are asked for, or one that cannot be.
+
+        """
+        wanted, level = self.settings.output_frame, self.config.imu.level_frame
+        if wanted and level:
+            raise ConfigError(
+                f"output_frame '{wanted}' and imu.level_frame '{level}': give one of them"
+            )
+        if level:
+            embodier = self.pipeline.embodier
+            return LevelFrame(level, None if embodier is None else embodier.ego)
+        return OutputFrame(self, wanted, self.settings.tf_timeout_s) if wanted else None
+
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start the worker."""
-        self._active = True
+        self._active = self._enabled = True
         self.worker: Worker[Callable[[], None]] = Worker(self._work)
         self.worker.start()
         self.health.image_came()
@@ -96,13 +129,19 @@ class PoseNode(LifecycleNode):
         self._apply_config(self.config)
         compressed = self.settings.image_transport == "compressed"
         self.inputs = ImageInput(self, compressed, self._take_image)
-        self.depth: DepthInput | None = None
+        self.depth = None
         if self.settings.depth_transport != "none":
-            skew_s = self.config.depth.max_skew_s
-            self.depth = DepthInput(self, self.settings.depth_transport, skew_s)
+            self.depth = DepthInput(
+                self, self.settings.depth_transport, self.config.depth.max_skew_s,
+                extrinsics=self.config.depth.extrinsics,
+                tf_timeout_s=self.settings.tf_timeout_s, offset_s=self.settings.stamp_offset_s,
+            )  # fmt: skip
+        ego, embodier = self.pipeline.ego, self.pipeline.embodier
+        worn = None if embodier is None else embodier.body
+        self.imus = None if ego is None and worn is None else ImuInput(self, ego, worn)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still
         self._stale_timer = self.create_timer(
-            self.settings.output_deadline_s / 2, self._tell_if_stale, clock=steady
+            self.settings.output_deadline_s / ASKED_PER_DEADLINE, self._tell_if_stale, clock=steady
         )
         self._report_timer = self.create_timer(1.0, self._report, clock=steady)
         rate_hz = self.settings.predict.rate_hz
@@ -116,17 +155,19 @@ class PoseNode(LifecycleNode):
         """Answer what was accepted, end every track, forget everything."""
         self._active = False
         self.inputs.close()
-        if self.depth is not None:
-            self.depth.close()
+        for source in (self.depth, self.imus):
+            if source is not None:
+                source.close()
         for timer in (self._stale_timer, self._report_timer, self._predict_timer):
             if timer is not None:
                 self.destroy_timer(timer)
         self.worker.stop()
+        self._calibrations.close("pose_node was deactivated")
         self._publish(self.pipeline.finish())
         ended = self.pipeline.flush()
-        self._last_result = None
         if len(ended.tracks):
-            self.outputs.publish(ended, self._last_header, self._sequence, self.outputs.health)
+            self._tell(ended, self.outputs.health)
+        self._last_result = self._last_answer = None
         self.outputs.wait_until_read()
         return super().on_deactivate(state)
 
@@ -152,37 +193,62 @@ class PoseNode(LifecycleNode):
 
     def _take_image(self, message: Image | CompressedImage) -> None:
         self.health.image_came()
-        self.worker.offer(partial(self._answer, message))
+        if self._enabled:
+            self.worker.offer(partial(self._answer, message))
 
     def _tell_if_stale(self) -> None:
-        if self.health.stale:
-            self.worker.offer_if_idle(self._coast)
+        silence = self.outputs.silent_s / self.settings.output_deadline_s
+        due = self.health.stale and silence >= IDLE_SILENCE
+        if due and not self.worker.offer_if_idle(self._coast) and silence >= BUSY_SILENCE:
+            self.outputs.repeat()
 
     def _report(self) -> None:
         worker = self.worker
         self.health.count(worker.dropped, worker.done)
         self.inputs.watch(self.health.image_age_s)
-        counts = {"frames": self._sequence, "skipped": worker.dropped, "failed": worker.failed}
+        people = 0 if self._last_result is None else len(self._last_result.tracks)
+        counts: dict[str, float | str] = {
+            "received": self.inputs.received,
+            "incompatible_qos": self.inputs.incompatible,
+            "calibrated": str(self.inputs.camera is not None).lower(),
+            "people": people,
+            "frames": self._sequence,
+            "skipped": worker.dropped,
+            "failed": worker.failed,
+            "enabled": str(self._enabled).lower(),
+        }
         if self.frames is not None:
             counts["tf_failures"] = self.frames.failures
-        self.outputs.report(counts | (self.depth.counts if self.depth is not None else {}))
+        if self.depth is not None:
+            counts |= self.depth.counts
+        if self.imus is not None:
+            counts |= self.imus.report()
+        self.outputs.report(counts)
 
     def _predict(self) -> None:
-        if self._last_result is not None:
+        last = self._last_answer  # the worker may forget it meanwhile
+        if last is not None:
             ahead_ns = round(self.settings.predict.horizon_s * 1e9)
             stamp_ns = self.get_clock().now().nanoseconds + ahead_ns
-            longest_s = self.config.filter.max_prediction_s
-            self.outputs.publish_predicted(self._last_result, self._sequence, stamp_ns, longest_s)
+            limits_s = self.config.filter.max_prediction_s, self.config.track.max_lost_s
+            self.outputs.publish_predicted(last, self._sequence, stamp_ns, limits_s)
 
     def _work(self, job: Callable[[], None]) -> None:
         """In the worker's thread: answer an image, or say that there is none."""
         if self._reset_asked:
             self._reset_asked = False
             self._publish(self.pipeline.finish())
-            self.outputs.publish(
-                self.pipeline.flush(), self._last_header, self._sequence, self.outputs.health
-            )
+            self._tell(self.pipeline.flush(), self.outputs.health)
+            self._last_result = self._last_answer = None
+        self._calibrations.serve(self.pipeline.embodier, self._followed(), time.monotonic())
         job()
+
+    def _followed(self) -> set[int]:
+        """Ids of the people who are followed now."""
+        if self._last_result is None:
+            return set()
+        tracks = self._last_result.tracks
+        return set(tracks.ids[tracks.state != TrackState.LOST].tolist())
 
     def _answer(self, message: Image | CompressedImage) -> None:
         start = time.monotonic()
@@ -192,6 +258,9 @@ class PoseNode(LifecycleNode):
         if self.depth is not None and frame.camera is not None:
             frame = dataclasses.replace(frame, depth=self.depth.of(frame.stamp_ns, frame.frame_id))
         decoded = time.monotonic()
+        if self.imus is not None:
+            self.imus.drain(frame.stamp_ns)
+        self.outputs.see(frame)
         results = self.pipeline.push(frame, hurried=self.worker.behind)
         self._last_header, self._received_s = header, start
         for result in results:
@@ -212,41 +281,45 @@ class PoseNode(LifecycleNode):
                 result, header = self.frames.apply(result, header)
                 camera = None  # its rays are of another frame
             self.outputs.publish(result, header, self._sequence, health, camera)
-            self._last_result = result
+            self._last_result = self._last_answer = result
 
     def _coast(self) -> None:
         self._publish(self.pipeline.finish())
         stamp_ns = conversions.ns_from_time(self._last_header.stamp)
         elapsed_ns = int((time.monotonic() - self._received_s) * 1e9)
-        result, header = self.pipeline.coast(stamp_ns + elapsed_ns), self._last_header
+        self._tell(self.pipeline.coast(stamp_ns + elapsed_ns), HumanPoseArray.STALE_INPUT)
+
+    def _tell(self, result: PoseResult, health: int) -> None:
+        """Send what is known without an image, under the header of the last one."""
+        header = self._last_header
+        result = dataclasses.replace(result, frame_id=header.frame_id)
         if self.frames is not None:
             result, header = self.frames.apply(result, header)
-        self.outputs.publish(result, header, self._sequence, HumanPoseArray.STALE_INPUT)
+        self.outputs.publish(result, header, self._sequence, health)
+        self._last_result = result
+
+    def _set_enabled(self, asked: SetBool.Request, answer: SetBool.Response) -> SetBool.Response:
+        """Look at images, or at none: then as if none came, STALE_INPUT and LOST."""
+        self._enabled = asked.data
+        answer.success = True
+        answer.message = "images are answered" if asked.data else "images are not looked at"
+        return answer
 
     def _ask_reset(self, _: Trigger.Request, answer: Trigger.Response) -> Trigger.Response:
         self._reset_asked = True
         answer.success, answer.message = True, "every track ends with the next image"
         return answer
 
-    def _calibrate(
+    async def _calibrate(
         self, asked: CalibratePerson.Request, answer: CalibratePerson.Response
     ) -> CalibratePerson.Response:
-        """Take a stature, and say what is known of a person's size."""
-        embodier = self.pipeline.embodier
-        known = self._last_result is not None and asked.id in self._last_result.tracks.ids
-        if embodier is None or not known:
-            answer.message = f"nobody is followed under id {asked.id}"
-            answer.stature_m = float("nan")
+        """Take a stature, or measure a person, and say what is known of the person's size."""
+        if not self._active:
+            answer.message, answer.stature_m = "pose_node is not active", float("nan")
             return answer
-        try:
-            size = embodier.sized(int(asked.id), asked.stature_m)
-        except ConfigError as error:
-            answer.message = str(error)
-            return answer
-        answer.success = True
-        answer.stature_m, lengths, learned = size
-        answer.segment_lengths, answer.learned = lengths.tolist(), learned.tolist()
-        return answer
+        done = self._calibrations.ask(asked, answer, self.executor)
+        self.worker.offer_if_idle(lambda: None)  # the worker looks at it before any job
+        return await done
 
     def _apply_settings(self, settings: NodeConfig) -> None:
         self.settings = settings
@@ -257,6 +330,8 @@ class PoseNode(LifecycleNode):
         if self._active:
             self.pipeline.reconfigure(config)
             self.outputs.set_score_min(config.model.score_min)
+            if self.depth is not None:
+                self.depth.max_skew_s = config.depth.max_skew_s
         self.config = config
 
 

@@ -9,13 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection
 
 from pose_ros.core.camera import PinholeCamera
 from pose_ros.core.camera_info import camera_from_info
 from pose_ros.core.decode import decode_compressed, decode_image
-from pose_ros.core.depth import decode_compressed_depth, decode_depth, depth_image
+from pose_ros.core.depth import (
+    decode_compressed_depth,
+    decode_depth,
+    depth_image,
+    parse_extrinsics,
+)
 from pose_ros.core.values import ByteArray, DepthImage, Frame
 from pose_ros.errors import CalibrationError, ConfigError, ShapeError, SourceError
 from pose_ros.tools.bag_messages import pose_typestore
@@ -72,6 +79,7 @@ class Arrived:
     bag_ns: int
     camera: PinholeCamera | None
     depth: tuple[Any, str, PinholeCamera] | None  # message, its kind, its camera
+    rgb_from_depth: npt.NDArray[np.float64] | None = None  # (4, 4); None: only of the same frame
 
     @property
     def stamp_ns(self) -> int:
@@ -93,11 +101,12 @@ class Arrived:
         return Frame(rgb, self.stamp_ns, self.message.header.frame_id, camera, depth)
 
     def _depth(self) -> DepthImage | None:
-        """Depth image as the live node would use it: of the same frame, readable; else None."""
+        """Depth image as the live node would use it: its place known, readable; else None."""
         if self.depth is None:
             return None
         message, kind, camera = self.depth
-        if message.header.frame_id != self.message.header.frame_id:
+        here = self.rgb_from_depth
+        if here is None and message.header.frame_id != self.message.header.frame_id:
             return None
         try:
             if kind == IMAGE_TYPES[1]:
@@ -108,7 +117,7 @@ class Arrived:
                     encoding=message.encoding, step=message.step,
                     is_bigendian=bool(message.is_bigendian),
                 )  # fmt: skip
-            return depth_image(metres, _stamp_ns(message), camera)
+            return depth_image(metres, _stamp_ns(message), camera, here)
         except (ShapeError, CalibrationError) as error:
             log.warning("a depth image was not used: %s", error)
             return None
@@ -117,14 +126,21 @@ class Arrived:
 class BagInput:
     """The images of one topic in the order of the bag, each with calibration and depth."""
 
-    def __init__(self, reader: AnyReader, topic: str | None, depth: str | None) -> None:
+    def __init__(
+        self, reader: AnyReader, topic: str | None, depth: str | None, extrinsics: str = ""
+    ) -> None:
         """Choose the topics; calibration is that of ``camera_info`` beside them.
+
+        ``extrinsics`` says where a depth camera of another frame is, as `parse_extrinsics` reads
+        it; without it depth counts of the image's own frame only.
 
         Raises:
             ConfigError: an image topic is not in the bag, or not clear.
+            CalibrationError: ``extrinsics`` that are no place.
 
         """
         self._reader = reader
+        self._rgb_from_depth = parse_extrinsics(extrinsics)
         self.image = image_connection(reader, topic, depth)
         self.depth = image_connection(reader, depth) if depth else None
         wanted = [c.topic.rpartition("/")[0] for c in (self.image, self.depth) if c is not None]
@@ -173,7 +189,10 @@ class BagInput:
         if self.depth is not None and near is not None and abs(near[0] - stamp_ns) <= skew_ns:
             camera = self._camera(self.depth)
             depth = (near[1], self.depth.msgtype, camera) if camera is not None else None
-        return Arrived(message, self.image.msgtype, bag_ns, self._camera(self.image), depth)
+        return Arrived(
+            message, self.image.msgtype, bag_ns, self._camera(self.image), depth,
+            self._rgb_from_depth,
+        )  # fmt: skip
 
     def _camera(self, connection: Connection) -> PinholeCamera | None:
         return self._cameras.get(connection.topic.rpartition("/")[0] + "/camera_info")

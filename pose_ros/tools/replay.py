@@ -38,8 +38,9 @@ def main(argv: list[str]) -> dict[str, Any]:
     out = Path(args.out)
     truth = replay_report.read_truth(Path(args.truth)) if args.truth else None
     with open_bag(Path(args.bag)) as reader:
-        bag = BagInput(reader, args.topic, args.depth)
-        pipeline = build_pipeline(cli.pipeline_config(args))
+        config = cli.pipeline_config(args)
+        bag = BagInput(reader, args.topic, args.depth, config.depth.extrinsics)
+        pipeline = build_pipeline(config)
         out.mkdir(parents=True, exist_ok=True)
         results, ms, skipped = _replay(bag, pipeline, out / "poses")
     report = replay_report.make(results, ms, pipeline.skeleton, truth)

@@ -1,16 +1,22 @@
 """Which parts of a video network earn their place: small ones, trained with and without each.
 
 Every network gets MoveNet Lightning's trunk, frozen, on crops of 96x64; its answers for the clips
-of `occlusion_set.py` are computed once. What follows the trunk is 64 channels wide or less and
-learns by the paper's own objective. All rows of a network see the same windows in the same order,
-for the same number of steps, and what they have in common starts with the same numbers. A seed
-draws the start, the order and the four fifths of the training clips that are used.
+are computed once. Clips are rendered (`occlusion_set.py`) or, with --train-video and --test-video,
+cut from real video that `consensus.py` labelled (`occlusion_video.py`). What follows the trunk is
+64 channels wide or less and learns by the paper's own objective. All rows of a network see the
+same windows in the same order, for the same number of steps, and what they have in common starts
+with the same numbers. A seed draws the start, the order and the four fifths of the training clips
+that are used.
 
 Two rows say what other pictures are worth: ``off`` is the network without its temporal modules,
 ``still`` the whole network that is shown the key picture in place of its neighbours.
 
-Each finished run is a line of JSON in --out and is not run again. --table prints what is there.
-The last line on stdout is one JSON object.
+Each finished run is a line of JSON in --out and is not run again. --table prints what is there, by
+default what was published: docs/ablate.jsonl. The last line on stdout is one JSON object.
+
+  ablate --net all --seeds 3                                         on rendered clips
+  ablate --train-video A.mp4=A.jsonl --test-video B.mp4=B.jsonl      on real ones (tools.track's)
+  ablate --table text --clips video                                  what was published of these
 """
 
 from __future__ import annotations
@@ -24,7 +30,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -63,14 +69,43 @@ from pose_ros.training.config import (
 from pose_ros.training.loop import lr_factor, make_optimizer
 from pose_ros.training.metrics.pck import errors, share_within
 from pose_ros.training.objectives import Batch, Trainee
-from pose_ros.training.occlusion_set import KEY, KINDS, PICTURES, OcclusionConfig, load, view
+from pose_ros.training.occlusion_set import (
+    KEY,
+    KINDS,
+    PICTURES,
+    SPLITS,
+    Clips,
+    OcclusionConfig,
+    view,
+)
+from pose_ros.training.occlusion_video import LabelledVideo, VideoConfig
 from pose_ros.training.targets import STRIDE, cells_from_crop, inside
 
 REACHES = (0.05, 0.1)  # of the longer side of the person's box
 SHARE_USED = 0.8  # of the training clips, drawn by the seed
 CHUNK = 64  # windows at once where nothing is learned
 
+#: What `docs/results.md` shows.
+PUBLISHED = Path(__file__).parents[2] / "docs" / "ablate.jsonl"
+RENDERED, VIDEO = "rendered", "video"
+
 Arrays = dict[str, torch.Tensor]
+
+
+class ClipSource(Protocol):
+    """Where clips come from: `OcclusionConfig` renders them, `VideoConfig` cuts them."""
+
+    train: int
+    test: int
+    size_hw_px: tuple[int, int]
+
+    def digest(self) -> str:
+        """Eight hexadecimal digits of what is shown."""
+        ...
+
+    def load(self, split: str, folder: Path) -> Clips:
+        """Clips of a split."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -93,7 +128,7 @@ class Recipe:
 class Store:
     """The trunk's features of all views, computed once and kept in a folder."""
 
-    def __init__(self, folder: Path, data: OcclusionConfig) -> None:
+    def __init__(self, folder: Path, data: ClipSource) -> None:
         """Name the files after what is in them."""
         self.folder, self.data = folder, data
         content = (data.digest(), data.train, data.test, find_card(TRUNK).sha256, SIGMA_CELLS, 2)
@@ -144,7 +179,7 @@ class Store:
 
     def _make(self, split: str, kind: str, seed: int, name: str) -> None:
         """Compute and write; the labels come last and say that all is there."""
-        clips = view(load(self.data, split, self.folder), kind, seed)
+        clips = view(self.data.load(split, self.folder), kind, seed)
         self.where.mkdir(parents=True, exist_ok=True)
         for level, found in enumerate(trunk_features(clips.frames)):
             np.save(self.where / f"{name}_{level}.npy", found)
@@ -339,6 +374,7 @@ def run_row(store: Store, name: str, key: str, seed: int, recipe: Recipe) -> dic
     steps = sum(phase.steps for phase in phases_of(family, recipe))
     return {
         "net": name, "row": key, "seed": seed, **dataclasses.asdict(recipe),
+        "clips": VIDEO if isinstance(store.data, VideoConfig) else RENDERED,
         "data": store.digest, "made": made_of(name, key), "trained": steps, "learned": learned,
         "loss": loss, "pck": scores, "seconds": round(time.monotonic() - begun, 1),
     }  # fmt: skip
@@ -361,6 +397,11 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         except (ValueError, KeyError, TypeError) as error:
             raise SourceError(f"{path}:{number}: expected a result of this command") from error
     return rows
+
+
+def newest_data(results: list[dict[str, Any]], clips: str) -> str:
+    """Digest of the data of the last result on clips of this kind; empty when there is none."""
+    return next((r["data"] for r in results[::-1] if r.get("clips", RENDERED) == clips), "")
 
 
 def comparable(results: list[dict[str, Any]], digest: str, recipe: Recipe) -> list[dict[str, Any]]:
@@ -400,6 +441,32 @@ def wanted_runs(nets: str, rows: str, seeds: int) -> list[tuple[str, str, int]]:
     ]
 
 
+def clips_of(args: argparse.Namespace) -> ClipSource:
+    """Source of clips that was asked for."""
+    counts = args.train, args.test
+    if not (args.train_video or args.test_video):
+        return OcclusionConfig(*counts)
+    films = {
+        "train": tuple(LabelledVideo.parse(text) for text in args.train_video),
+        "test": tuple(LabelledVideo.parse(text) for text in args.test_video),
+    }
+    return VideoConfig(films, *counts)
+
+
+def _table(
+    args: argparse.Namespace, recipe: Recipe, runs: set[tuple[str, str, int]]
+) -> dict[str, Any]:
+    """Print what a file has of the rows that were asked for."""
+    out = Path(args.out or PUBLISHED)
+    if not out.is_file():
+        raise SourceError(f"{out}: expected results of this command; name them with --out")
+    found = read_results(out)
+    mine = comparable(found, newest_data(found, args.clips), recipe)
+    mine = [r for r in mine if r["id"] in runs]
+    sys.stdout.write(table(mine, FAMILIES, args.table))
+    return {"runs": len(mine), "out": str(out), "orderings": orderings(mine)}
+
+
 def main(argv: Sequence[str]) -> dict[str, Any]:
     """Run the command; its answer."""
     args = parser().parse_args(argv)
@@ -407,14 +474,12 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(f"--seeds, --steps: expected at least 1, got {args.seeds}, {args.steps}")
     if args.threads:
         torch.set_num_threads(args.threads)
-    out, recipe = Path(args.out), Recipe(steps=args.steps)
-    store = Store(Path(args.cache), OcclusionConfig(args.train, args.test))
-    done = comparable(read_results(out), store.digest, recipe)
-    runs = wanted_runs(args.net, args.rows, args.seeds)
+    recipe, runs = Recipe(steps=args.steps), wanted_runs(args.net, args.rows, args.seeds)
     if args.table:
-        mine = [r for r in done if r["id"] in set(runs)]
-        sys.stdout.write(table(mine, FAMILIES, args.table))
-        return {"runs": len(mine), "out": str(out), "orderings": orderings(mine)}
+        return _table(args, recipe, set(runs))
+    out = Path(args.out or "runs/ablate.jsonl")
+    store = Store(Path(args.cache), clips_of(args))
+    done = comparable(read_results(out), store.digest, recipe)
     left = [run for run in runs if run not in {r["id"] for r in done}]
     now = left[: args.runs] if args.runs else left
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -441,13 +506,25 @@ def parser() -> argparse.ArgumentParser:
     add("--rows", default="", help="rows, with commas (default: all of them)")
     add("--seeds", type=int, default=3, help="seeds 0 ... N-1 (default: %(default)s)")
     add("--steps", type=int, default=recipe.steps, help="of training (default: %(default)s)")
-    add("--out", default="runs/ablate.jsonl", help="results (default: %(default)s)")
+    add("--out", help="results (default: runs/ablate.jsonl; with --table docs/ablate.jsonl)")
     add("--cache", default="runs/occlusion", help="clips and features (default: %(default)s)")
     add("--runs", type=int, default=0, help="stop after so many new runs, 0: after all")
     add("--train", type=int, default=data.train, help="training clips (default: %(default)s)")
     add("--test", type=int, default=data.test, help="test clips (default: %(default)s)")
+    for split in SPLITS:
+        add(
+            f"--{split}-video",
+            action="append",
+            default=[],
+            metavar="VIDEO=POSES",
+            help=f"film to {split} with, and what tools.track says of it (.jsonl), or labels "
+            "(.npz of consensus.save); may be repeated",
+        )
     add("--threads", type=int, default=1, help="CPU threads, 0: torch's choice (default: 1)")
     add("--table", choices=FORMS, help="print what --out has instead of training")
+    add(
+        "--clips", choices=(RENDERED, VIDEO), default=RENDERED, help="whose results --table prints"
+    )
     return made
 
 

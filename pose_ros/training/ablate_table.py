@@ -27,6 +27,7 @@ COLUMNS = (
 MEAN = "mean"  # of the four kinds of clips
 TEMPORAL = "temporal on > off"
 NETS = ("hstpn", "pstpose", "vremd", "stdpose", "dsa")
+SEEDS_MIN = 3  # that a verdict takes
 
 
 @dataclass(frozen=True)
@@ -114,14 +115,14 @@ def summary(found: Values) -> tuple[float, float, int]:
 
 
 def verdict(difference: Values) -> str:
-    """What paired differences say: ``holds``, ``reversed``, ``within the spread`` or ``not run``.
+    """What paired differences say: ``holds``, ``reversed``, ``within the spread`` or neither.
 
-    An ordering holds when every seed says so and the mean is larger than the spread; it takes at
-    least two seeds to say anything.
+    An ordering holds when every seed says so and the mean is larger than the spread. Of fewer than
+    `SEEDS_MIN` seeds it is ``too few seeds``.
     """
     mean, spread, count = summary(difference)
-    if count < 2:
-        return "not run"
+    if count < SEEDS_MIN:
+        return "too few seeds"
     known = difference[np.isfinite(difference)]
     if not (abs(mean) > spread and (np.sign(known) == np.sign(mean)).all()):
         return "within the spread"
@@ -172,14 +173,14 @@ def lines(results: Results, families: Mapping[str, Any]) -> list[list[str]]:
 
 
 def gains(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Head and a line per temporal ordering: differences, ``~`` behind those within the spread."""
+    """Head and a line per temporal ordering: differences, ``~`` behind what decides nothing."""
     titles = [*(title for title, _, _ in COLUMNS), MEAN]
     out = [["net", "difference", "seeds", *titles]]
     for net in NETS:
         for claim in ("full > off", "full > still"):
             cells = {
                 o["on"]: f"{o['difference']:+.1f} ± {o['spread']:.1f}"
-                + (" ~" if o["verdict"] == "within the spread" else "")
+                + ("" if o["verdict"] in ("holds", "reversed") else " ~")
                 for o in found
                 if (o["net"], o["claim"], o["source"]) == (net, claim, TEMPORAL)
             }
@@ -192,14 +193,14 @@ def gains(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 def table(results: Results, families: Mapping[str, Any], form: str) -> str:
     """Rows, what other pictures are worth, the other orderings: Markdown, csv or latex."""
-    claims = [["net", "expected", "source", "difference of the mean", "verdict"]]
+    claims = [["net", "expected", "source", "seeds", "difference of the mean", "verdict"]]
     found = orderings(results)
     for one in found:
         difference = f"{one['difference']:+.1f} ± {one['spread']:.1f}"
         names = [str(one[n]) for n in ("net", "claim", "source")]
         if one["source"] != TEMPORAL:
-            claims.append([*names, difference, str(one["verdict"])])
-    parts = (lines(results, families), gains(found), claims)
+            claims.append([*names, str(one["seeds"]), difference, str(one["verdict"])])
+    parts = [part for part in (lines(results, families), gains(found), claims) if len(part) > 1]
     return "\n".join(_written(part, form) for part in parts)
 
 

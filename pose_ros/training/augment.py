@@ -104,6 +104,18 @@ def crop_affine(
     return np.concatenate((linear, (middle - linear @ centre)[:, None]), axis=1)
 
 
+def recrop(rng: np.random.Generator, most: float, size_hw_px: tuple[int, int]) -> Affine:
+    """(3, 3) map of crop pixels by which a crop moves as the live one does when a person walks on.
+
+    Up to ``most`` of the crop's size to any side, and larger or smaller by up to ``most``.
+    """
+    height, width = size_hw_px
+    zoom = math.exp(rng.uniform(-1.0, 1.0) * math.log1p(most))
+    middle = np.array([width, height]) / 2.0 - 0.5
+    shift = rng.uniform(-most, most, 2) * (width, height) + (1.0 - zoom) * middle
+    return np.array([[zoom, 0.0, shift[0]], [0.0, zoom, shift[1]], [0.0, 0.0, 1.0]])
+
+
 def apply(affine: Affine, xy_px: FloatArray) -> FloatArray:
     """Points (..., 2) through a (2, 3) map; NaN stays NaN."""
     return (xy_px @ affine[:, :2].T + affine[:, 2]).astype(np.float32)

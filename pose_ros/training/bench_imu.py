@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -23,12 +24,20 @@ import numpy.typing as npt
 
 from pose_ros.core.body_imu import BodyImus, Strap
 from pose_ros.core.camera import PinholeCamera
-from pose_ros.core.ego import EgoMotion, cut_turned, turn_pixels
+from pose_ros.core.config import PipelineConfig, with_values
+from pose_ros.core.ego import EgoMotion, StillCamera, cut_turned, turn_pixels
+from pose_ros.core.embody import Embodier
 from pose_ros.core.imu import Imu
-from pose_ros.core.refine_energy import stream_config
-from pose_ros.core.refine_inertia import DirectionPrior, worn_bones
-from pose_ros.core.refine_stream import StreamRefiner
+from pose_ros.core.refine_inertia import worn_bones
 from pose_ros.core.skeletons import COCO17
+from pose_ros.core.values import (
+    KeypointStatus,
+    Poses2D,
+    Poses3D,
+    ScaleSource,
+    Tracks,
+    TrackState,
+)
 from pose_ros.errors import PoseRosError
 from pose_ros.training.render import Rendered, render
 from pose_ros.training.scene import CameraPath, Person, Scene, SceneConfig, Thing, random_scene
@@ -59,7 +68,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     if args.what in ("pan", "both"):
         out["pan"] = pan(args.seeds, args.swing_rad, args.rate_rad_s)
     if args.what in ("body", "both"):
-        for motion in ("reach", "walk"):
+        for motion in ("reach", "walk", "side"):
             out[motion] = body(motion, args.seeds)
     return out
 
@@ -182,24 +191,15 @@ def _run_pan(
 ) -> tuple[float, float, float]:
     """Errors of seen and hidden joints, and of the second difference of the error."""
     rng = np.random.default_rng([seed, dims, 41])
-    camera, people = frames[0].camera, len(frames[0].xy_px)
-    refiner = StreamRefiner(COCO17, dims, stream_config(dims))
     motion = None if imu is None else EgoMotion(imu)
-    ids = np.arange(people, dtype=np.int64)
+    stages = Embodier(COCO17, with_values(PipelineConfig(), {"lift.source": "depth"}), None)
     errors, marks = [], []
     for frame in frames:
         true = frame.xy_px if dims == 2 else frame.xyz_camera_m
         points = true + (NOISE_PX if dims == 2 else NOISE_M) * rng.standard_normal(true.shape)
-        score = np.where(frame.visible == 2, 0.9, 0.0).astype(np.float32)
-        points = np.where(score[..., None] > 0, points, np.nan).astype(np.float32)
-        height = frame.box_xyxy_px[:, 3] - frame.box_xyxy_px[:, 1]
         if motion is not None:
-            pair = (refiner, None) if dims == 2 else (None, refiner)
-            motion.carry(frame.stamp_ns, camera, *pair)
-        now = refiner.update(
-            frame.stamp_ns, ids, points, score, person_px=height if dims == 2 else None
-        )
-        errors.append(now.points - true)
+            motion.carry(frame.stamp_ns, frame.camera, *stages.memories)
+        errors.append(_refined(stages, frame, points.astype(np.float32)) - true)
         marks.append(frame.visible)
     off, visible = np.array(errors, np.float64), np.array(marks)
     far = np.linalg.norm(off, axis=-1)
@@ -210,14 +210,43 @@ def _run_pan(
     )  # fmt: skip
 
 
+def _refined(stages: Embodier, frame: Rendered, points: npt.NDArray[np.float32]) -> Floats:
+    """Joints (P, 17, d) that the pipeline's stages make of measured ones, in pixels or metres.
+
+    A joint is measured where the renderer says that it is seen.
+    """
+    ids = np.arange(1, len(points) + 1, dtype=np.int64)
+    score = np.where(frame.visible == 2, 0.9, 0.0).astype(np.float32)
+    points = np.where(score[..., None] > 0, points, np.float32(np.nan))
+    seen = (score > 0).any(axis=1)
+    tracks = Tracks(
+        ids, np.where(seen, TrackState.TRACKED, TrackState.OCCLUDED).astype(np.int8),
+        np.nan_to_num(frame.box_xyxy_px), score.mean(axis=1), np.full(len(ids), frame.stamp_ns),
+    )  # fmt: skip
+    if points.shape[-1] == 2:
+        refined = stages.refine(frame.stamp_ns, tracks, Poses2D(ids, points, score))
+        assert refined is not None
+        return refined.poses.xy_px.astype(np.float64)
+    metric = Poses3D.unknown(ids, len(COCO17))
+    metric.xyz_m[:], metric.score[:] = points, score
+    metric.covariance_m2[score > 0] = NOISE_M**2 * np.eye(3)
+    metric.status[score > 0] = KeypointStatus.MEASURED
+    metric.scale[seen] = ScaleSource.DEPTH
+    return stages.embody(frame.stamp_ns, tracks, metric).poses.xyz_m.astype(np.float64)
+
+
 def hidden_scene(motion: str, seed: int, before_s: float = 10.0) -> Scene:
-    """A person whom a board hides for about a second, ``before_s`` after the start."""
+    """A person whom a board hides for about a second, ``before_s`` after the start.
+
+    "side" is "reach" seen from the side, where the trunk hides the left shoulder and elbow.
+    """
     seconds = before_s + 3.0
-    if motion == "reach":
+    if motion in ("reach", "side"):
         stamps, xyz = reach(seconds, 60.0, seed, hand="both")
     else:
         stamps, xyz = walk(seconds, 60.0, seed, path="circle", radius_m=1.0, speed_m_s=1.0)
-    xyz = place(xyz, (0.0, 0.0), 0.8 + 0.1 * seed)  # neither arm before the trunk for long
+    # Neither arm before the trunk for long, or the left one behind it.
+    xyz = place(xyz, (0.0, 0.0), math.pi / 2 if motion == "side" else 0.8 + 0.1 * seed)
     base = random_scene(SceneConfig(seed=seed, seconds=seconds, fps=FPS, size_px=(320, 240)))
     path = CameraPath((4.2, 0.0, 1.3), (0.0, 0.0, 0.95))
     # At 1.4 m from the camera what is 1 m wide hides 3 m where the person is.
@@ -276,18 +305,18 @@ def hidden_errors(scene: Scene, frames: list[Rendered], seed: int) -> dict[str, 
 
 
 def run_body(
-    scene: Scene, frames: list[Rendered], seed: int, sensors: str
-) -> tuple[Floats, BodyImus | None]:
-    """Refined joints (T, 17, 3) of the person, and the sensors.
+    scene: Scene, frames: list[Rendered], seed: int, sensors: str,
+    spoil: Callable[[ImuTrack], ImuTrack] = lambda track: track,
+) -> tuple[Floats, BodyImus | None]:  # fmt: skip
+    """Refined joints (T, 17, 3) of the person, and the sensors, whose samples ``spoil`` changes.
 
     ``sensors`` are "none", "auto" (nothing is known of where they sit), "placed" (their bones are
     given) or "known" (bones and axes are). The refiner predicts as long as it can, in all cases.
     """
-    config = replace(stream_config(3), max_prediction_s=2.5, max_gap_s=2.5)
     names = worn_bones(COCO17)[0]
     stamps = imu_stamps_ns(scene.frames / scene.fps + 0.1)
     tracks = {
-        name: body_imu(scene.people[0], name, stamps, ImuNoise(), seed * 31 + n)
+        name: spoil(body_imu(scene.people[0], name, stamps, ImuNoise(), seed * 31 + n))
         for n, name in enumerate(names)
     }
     straps = [Strap(name, "" if sensors == "auto" else name) for name in tracks]
@@ -295,22 +324,31 @@ def run_body(
         along = {name: track.sensor_from_bone[:, 1].tolist() for name, track in tracks.items()}
         straps = [replace(strap, axis=tuple(along[strap.sensor])) for strap in straps]
     imus = None if sensors == "none" else BodyImus(COCO17, tuple(straps))
-    prior = DirectionPrior(COCO17)
-    refiner = StreamRefiner(COCO17, 3, config, (prior,) if imus is not None else ())
+    longest = {"lift.source": "depth", "filter.max_prediction_s": 2.0}
+    stages = Embodier(
+        COCO17, with_values(PipelineConfig(), longest), None, TrueCamera(frames), imus
+    )
     rng, done, out = np.random.default_rng([seed, 43]), dict.fromkeys(tracks, 0), []
-    ids = np.array([7], np.int64)
     for frame in frames:
-        score = np.where(frame.visible == 2, 0.9, 0.0).astype(np.float32)
         noisy = frame.xyz_camera_m + NOISE_M * rng.standard_normal(frame.xyz_camera_m.shape)
-        points = np.where(score[..., None] > 0, noisy, np.nan).astype(np.float32)
-        if imus is not None:
-            for name, track in tracks.items():
-                done[name] = load(imus.imus[name], track, frame.stamp_ns, True, done[name])
-            world = frame.cam_from_world[:3, :3].T
-            imus.learn(frame.stamp_ns, ids, points, score, world)
-            refiner.inertia = prior.told = imus.tell(frame.stamp_ns, ids, world)
-        out.append(refiner.update(frame.stamp_ns, ids, points, score).points[0])
-    return np.array(out, np.float64), imus
+        for name, track in tracks.items() if imus is not None else ():
+            imu = imus.imus[name]  # type: ignore[union-attr]
+            done[name] = load(imu, track, frame.stamp_ns, True, done[name])
+        out.append(_refined(stages, frame, noisy.astype(np.float32))[0])
+    return np.array(out), imus
+
+
+class TrueCamera(StillCamera):
+    """The orientation of the camera that took the frames."""
+
+    def __init__(self, frames: list[Rendered]) -> None:
+        """Remember it."""
+        super().__init__()
+        self._of = {frame.stamp_ns: frame.cam_from_world[:3, :3].T for frame in frames}
+
+    def world(self, stamp_ns: int) -> Floats | None:
+        """World from camera (3, 3) at the time of one of the frames."""
+        return self._of[stamp_ns]
 
 
 def _say(line: str) -> None:

@@ -7,6 +7,7 @@ between leaves the last good one as it was.
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -95,9 +96,16 @@ class Average:
     """Exponential moving average of a module's floating-point state; other state is copied."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        """Start at the module's weights."""
+        """Start at the module's weights; ``module`` has a network with the averaged ones."""
         self.decay = decay
-        self.state = {n: t.detach().clone() for n, t in module.state_dict().items()}
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        self.state = self.module.state_dict()  # the very tensors
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take averaged weights of a checkpoint."""
+        for name, tensor in self.state.items():
+            tensor.copy_(state[name])
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:

@@ -90,6 +90,10 @@ class AugmentConfig:
     degrade_p: float = param(0.0, "Share of windows that are degraded", ge=0.0, le=1.0)
     degrade_kinds: tuple[str, ...] = param((), "Kinds of `training.corruption`, one is drawn")
     degrade_max: float = param(0.7, "Largest severity", ge=0.0, le=1.0)
+    recrop_p: float = param(0.0, "HSTPN: share of windows whose crop moves once, between two "
+                            "frames; the memory is warped along", ge=0.0, le=1.0)  # fmt: skip
+    recrop: float = param(0.15, "Largest move of such a crop, of its size, and of its zoom",
+                          ge=0.0, le=0.4)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,10 @@ class OptimConfig:
     name: str = param("adamw", "Optimiser", one_of=("adamw", "adam", "sgd"))
     lr: float = param(5e-4, "Learning rate", ge=0.0, le=10.0)
     backbone_mult: float = param(1.0, "Learning rate of the backbone over lr", ge=0.0, le=10.0)
+    layer_decay: float = param(
+        1.0, "ViT: learning rate of each block over the one above it, 1: all alike (ViTPose's: "
+        "0.75 for B, 0.8 for L)", ge=0.01, le=1.0,
+    )  # fmt: skip
     weight_decay: float = param(0.0, "Weight decay of matrices", ge=0.0, le=1.0)
     decay_all: bool = param(False, "Decay biases and norms, too")
     clip: float = param(1.0, "Largest norm of the gradient, 0: any", ge=0.0, le=1e6)
@@ -123,7 +131,8 @@ class LoopConfig:
     ema: float = param(0.0, "Decay of averaged weights, 0: off", ge=0.0, le=0.99999)
     val_every: int = param(1, "Epochs between validations", ge=1)
     patience: int = param(0, "Stop after so many validations without a better one, 0: never", ge=0)
-    monitor: str = param("pck", "What is better", one_of=("pck", "f1", "loss"))
+    monitor: str = param("pck", "What is better; map: poseval's total on PoseTrack",
+                         one_of=("pck", "f1", "loss", "map"))  # fmt: skip
     checkpoint_s: float = param(600.0, "Seconds between checkpoints inside an epoch", unit="s",
                                 ge=0.0, le=1e6)  # fmt: skip
     max_steps: int = param(0, "Stop after so many steps, 0: never (for tests and trials)", ge=0)
@@ -155,6 +164,20 @@ class LossConfig:
     burn_in_p: float = param(0.0, "HSTPN: share of steps that start from a memory of frames seen "
                              "before, the window played backwards", ge=0.0, le=1.0)  # fmt: skip
     flip: float = param(0.0, "Weight of left/right consistency (a second pass)", ge=0.0)
+    views: float = param(0.0, "Weight of consistency between two calibrated views (data set "
+                         "views), a second pass", ge=0.0)  # fmt: skip
+    views_min: float = param(0.3, "With views: joints of which either view is less sure do not "
+                             "count", ge=0.0, le=1.0)  # fmt: skip
+    mean_teacher: float = param(0.0, "Weight of agreeing with the averaged weights (train.ema), "
+                                "which see the window as it was before augment.degrade_p and "
+                                "occluder_p", ge=0.0)  # fmt: skip
+    teacher_min: float = param(0.3, "Joints of which that teacher is less sure do not count",
+                               ge=0.0, le=1.0)  # fmt: skip
+    aprs: float = param(0.0, "HSTPN: weight of eq 32, what refinement leaves of bone lengths, "
+                        "smoothness and speed limits", ge=0.0)  # fmt: skip
+    aprs_truth: float = param(0.1, "With aprs: weight of the refined joints' distance to the "
+                              "labels", ge=0.0)  # fmt: skip
+    aprs_steps: int = param(3, "With aprs: iterations of the refinement", ge=1, le=20)
 
 
 @dataclass(frozen=True)
@@ -203,13 +226,21 @@ class TrainConfig:
             if not item.metadata.get("free"):
                 check_value(name, item, value)
         frozen = self.net.freeze or bool(self.net.options.get("freeze"))
-        if self.cache.variants and (not frozen or self.loss.flip or self.optim.backbone_mult == 0):
+        passes = self.loss.flip or self.loss.views
+        if self.cache.variants and (not frozen or passes or self.optim.backbone_mult == 0):
             raise ConfigError(
-                "cache.variants: expected a frozen backbone (net.freeze=true), no loss.flip and "
-                "optim.backbone_mult > 0, for stored features cannot change"
+                "cache.variants: expected a frozen backbone (net.freeze=true), no loss.flip, no "
+                "loss.views and optim.backbone_mult > 0, for stored features cannot change"
             )
         if self.augment.degrade_p and not self.augment.degrade_kinds:
             raise ConfigError("augment.degrade_p: expected augment.degrade_kinds to draw from")
+        if self.loss.mean_teacher and not (
+            self.train.ema and (self.augment.degrade_p or self.augment.occluder_p)
+        ):
+            raise ConfigError(
+                "loss.mean_teacher: expected train.ema > 0, whose weights teach, and "
+                "augment.degrade_p or augment.occluder_p > 0, which the teacher does not see"
+            )
         for kind in self.augment.degrade_kinds:
             if kind not in KINDS:
                 raise ConfigError(

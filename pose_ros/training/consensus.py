@@ -1,5 +1,10 @@
 """Labels for unlabelled video that a single-frame network agrees on with itself, smoothed.
 
+  python -m pose_ros.training.consensus VIDEO --poses VIDEO.jsonl --out ALL.json
+
+VIDEO.jsonl is what `tools.track` says; ALL.json is COCO JSON as `training.propagate` reads it, to
+try things on video that nobody labelled.
+
 A large network looks at every clean frame several times: as it is, mirrored, and with more around
 the person. Where the looks agree and are sure, their mean is a label; pose refinement (APRS) then
 smooths every track with the frames before and after. What comes out depends on the network that
@@ -8,12 +13,17 @@ was asked: differences between networks mean something, levels do not.
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from tqdm import tqdm
 
 from pose_ros.core.crop import affine_from_boxes, cut, fit_boxes, to_image
 from pose_ros.core.heatmaps import decode
@@ -22,6 +32,8 @@ from pose_ros.core.values import FloatArray, Frame, IntArray, PoseMaps
 from pose_ros.errors import SourceError
 from pose_ros.nets.checkpoint import find_card
 from pose_ros.nets.runtime import Runner, open_runner
+from pose_ros.training.footage import Footage, open_footage
+from pose_ros.training.label_files import DenseLabels, write_labels
 from pose_ros.training.refined import refine_poses, runs_of
 
 TEACHER = "movenet_thunder_large"
@@ -149,3 +161,58 @@ def load(path: Path) -> list[Track]:
             Track(*(file[f"{name}{i}"] for name in ("frames", "box_xyxy_px", "xy_px")))
             for i in range(int(file["count"]))
         ]
+
+
+def dense(found: Sequence[Track], footage: Footage) -> DenseLabels:
+    """Tracks as labels of every frame of a video: a person per track."""
+    shape = (len(found), len(footage), len(COCO17))
+    xy = np.full((*shape, 2), np.nan, np.float32)
+    boxes = np.full((*shape[:2], 4), np.nan, np.float32)
+    for row, track in enumerate(found):
+        xy[row, track.frames] = track.xy_px
+        boxes[row, track.frames] = track.box_xyxy_px
+    known = np.isfinite(xy).all(axis=-1)
+    empty = ~known.any(axis=-1)
+    boxes[empty] = np.nan  # a box in which nothing is sure labels nobody
+    return DenseLabels(
+        COCO17, footage.size_px, tuple(str(row + 1) for row in range(len(found))),
+        np.ones(len(footage), np.bool_), footage.stamps_ns, xy, known.astype(np.float32),
+        np.where(known, 2, 0).astype(np.uint8), boxes,
+        {"description": f"Consensus of {TEACHER} with itself: no person labelled this"},
+    )  # fmt: skip
+
+
+def main(argv: Sequence[str]) -> dict[str, Any]:
+    """Run the command; see ``--help``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pose_ros.training.consensus",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("video", help="video, folder of pictures or bag")
+    parser.add_argument("--poses", required=True, help="what tools.track says of it, .jsonl")
+    parser.add_argument("--out", required=True, metavar="ALL.json", help="labels, COCO JSON")
+    parser.add_argument("--topic", default="", help="image topic of a bag (default: its only one)")
+    parser.add_argument("--least", type=int, default=LEAST, metavar="FRAMES",
+                        help="leave out shorter tracks (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    footage = open_footage(Path(args.video), args.topic)
+    bar = tqdm(range(len(footage)), desc="consensus", disable=not sys.stderr.isatty())
+    frames = ((t, Frame(footage.images[t].read(), 0)) for t in bar)
+    found = tracks(Path(args.poses), frames, footage.rate_hz, Consensus(args.threads))
+    labels = dense([track for track in found if len(track) >= args.least], footage)
+    write_labels(Path(args.out), labels)
+    there = np.isfinite(labels.box_xyxy_px).all(axis=-1)
+    share = float(np.isfinite(labels.xy_px[there]).all(-1).mean()) if there.any() else 0.0
+    return {
+        "frames": len(footage), "people": len(labels.tracks), "labels": int(there.sum()),
+        "joints_labelled": round(share, 4), "out": args.out,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    from pose_ros.training.propagate import command
+
+    sys.exit(command(main, sys.argv[1:]))

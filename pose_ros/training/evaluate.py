@@ -3,6 +3,8 @@
   evaluate --net pstpose_robot --dataset 'posetrack18:/data/pt18?split=val'
   evaluate --dataset 'posetrack18:/data/pt18' --predictions DIR      files of anybody's network
   evaluate --table pstpose.4 --results DIR                           what was saved with --save
+  evaluate --table pstpose                                           all tables of a paper
+  evaluate --net hstpn_r50 --protocol cost --table hstpn.3           time, parameters, GFLOPs
 
 Datasets: `python -m pose_ros.training.inspect --list`. Percent for poseval, pckh, pck and hstpn;
 0 to 1 for coco, as its own tool prints them; millimetres for mpjpe.
@@ -16,6 +18,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ import yaml
 from tqdm import tqdm
 
 from pose_ros.errors import ConfigError, PoseRosError
-from pose_ros.training import protocols, report
+from pose_ros.training import cost, protocols, report
 from pose_ros.training.corruption import KINDS, CorruptionSpec
 from pose_ros.training.datasets import ClipDataset, Subset, parse_spec
 from pose_ros.training.datasets.base import read_json
@@ -33,7 +36,8 @@ from pose_ros.training.datasets.clips import LabelledClips
 from pose_ros.training.datasets.posetrack_files import predictions_to_json
 from pose_ros.training.predict import Predicted, Predictor, open_network
 from pose_ros.training.refined import refine_predictions
-from pose_ros.training.tables import TABLES, get_table
+from pose_ros.training.tables import TABLES, get_table, tables_of
+from pose_ros.training.tau import validated_tau
 
 _log = logging.getLogger(__name__)
 
@@ -41,17 +45,19 @@ _log = logging.getLogger(__name__)
 def main(argv: Sequence[str]) -> dict[str, Any]:
     """Run the command; see ``--help``."""
     args = _parser().parse_args(argv)
-    if args.table and not args.dataset:
-        return _table(args)
-    if not args.dataset:
+    costs = args.protocol == cost.PROTOCOL and bool(args.net)
+    if args.table and not args.dataset and not costs:
+        return _tables(args)
+    if not args.dataset and not costs:
         raise ConfigError("expected --dataset SPEC (with --net or --predictions), or --table NAME")
     if bool(args.net) == bool(args.predictions):
         raise ConfigError("expected either --net NAME or --predictions FILE")
     if args.table:
         args.row = get_table(args.table).row(args.row or "full").key
-    answer = _predictions(args) if args.predictions else _network(args)
+    run = _cost if costs else _predictions if args.predictions else _network
+    answer = run(args)
     title = f"{answer.get('net', args.predictions)} on {answer['dataset']}, {answer['protocol']}"
-    _write(report.metrics_grid(title, answer["metrics"]), args)
+    _write([report.metrics_grid(title, answer["metrics"])], args)
     if args.save:
         path = Path(args.save)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,11 +81,13 @@ def _network(args: argparse.Namespace) -> dict[str, Any]:
         predicted = refine_predictions(dataset, predicted, args.refine)
     if args.out:
         write_predictions(dataset, predicted, protocol, Path(args.out))
-    metrics = protocols.measure(dataset, predicted, protocol, _options(args))
+    tau, where = _tau(args, protocol)
+    metrics = protocols.measure(dataset, predicted, protocol, replace(_options(args), tau=tau))
     return {
         "dataset": dataset.name,
         "protocol": protocol,
         "metrics": metrics,
+        **where,
         "net": network.name,
         "trained": network.trained,
         "samples": len(dataset),
@@ -108,20 +116,38 @@ def _predictions(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _table(args: argparse.Namespace) -> dict[str, Any]:
-    """Print a paper's table beside the results that were saved."""
-    table = get_table(args.table)
-    ours = _saved(Path(args.results), table.key) if args.results else {}
-    for row in ours:
-        table.row(row)
-    _write(report.table_grid(table, ours), args)
+def _cost(args: argparse.Namespace) -> dict[str, Any]:
+    """What a network costs, without data."""
+    device = _device(args.device)
+    network = open_network(args.net, device, **dict(map(_option, args.net_option)))
     return {
-        "dataset": table.dataset,
-        "protocol": table.protocol,
-        "metrics": ours,
-        "table": table.key,
-        "rows": len(table.rows),
-        "measured": len(ours),
+        "dataset": device,
+        "protocol": cost.PROTOCOL,
+        "metrics": cost.measure(network, device),
+        "net": network.name,
+        **({"table": args.table, "row": args.row} if args.table else {}),
+    }
+
+
+def _tables(args: argparse.Namespace) -> dict[str, Any]:
+    """Print tables of a paper beside the results that were saved."""
+    tables = tables_of(args.table)
+    grids, found = [], {}
+    for table in tables:
+        ours = _saved(Path(args.results), table.key) if args.results else {}
+        for row in ours:
+            table.row(row)
+        grids.append(report.table_grid(table, ours))
+        found[table.key] = ours
+    _write(grids, args)
+    first = tables[0]
+    return {
+        "dataset": first.dataset,
+        "protocol": first.protocol,
+        "metrics": found[first.key] if len(tables) == 1 else found,
+        "table": args.table,
+        "rows": sum(len(table.rows) for table in tables),
+        "measured": sum(len(ours) for ours in found.values()),
     }
 
 
@@ -181,7 +207,29 @@ def _limited(dataset: ClipDataset, limit: int, protocol: str) -> ClipDataset:
 
 
 def _options(args: argparse.Namespace) -> protocols.Options:
-    return protocols.Options(args.kp_thresh, args.tau, args.macro, refine_hz=args.refine)
+    rate_hz = args.rate or args.refine
+    if rate_hz < 0:
+        raise ConfigError(f"--rate, --refine: expected a rate in Hz or 0, got {rate_hz}")
+    return protocols.Options(
+        args.kp_thresh, args.tau, args.macro, refine_hz=args.refine, rate_hz=rate_hz
+    )
+
+
+def _tau(args: argparse.Namespace, protocol: str) -> tuple[float | None, dict[str, str]]:
+    """Threshold of the hstpn protocol and where it is from: told, or fixed on validation data."""
+    if protocol != "hstpn":
+        return args.tau, {}
+    if args.tau is not None:
+        return args.tau, {"tau_from": "--tau"}
+    tau = validated_tau(args.net)
+    if tau is not None:
+        return tau, {"tau_from": "validation"}
+    _log.warning(
+        "%s has no tau of its validation: the best one of this very data is taken, which "
+        "flatters it; give --tau",
+        args.net,
+    )
+    return None, {"tau_from": "this data"}
 
 
 def _option(text: str) -> tuple[str, object]:
@@ -212,14 +260,18 @@ def _progress(items: Iterable[int]) -> Iterable[int]:
     return tqdm(rows, unit="batch", disable=not sys.stderr.isatty() or len(rows) < 2)
 
 
-def _write(grid: report.Grid, args: argparse.Namespace) -> None:
-    """Print a grid, and write it in the forms that were asked for."""
-    sys.stdout.write(grid.text() + "\n")
-    for name, form in ((args.csv, grid.csv), (args.latex, grid.latex)):
+def _write(grids: Sequence[report.Grid], args: argparse.Namespace) -> None:
+    """Print grids, and write them in the forms that were asked for; one picture per grid."""
+    sys.stdout.write("\n\n".join(grid.text() for grid in grids) + "\n")
+    for name, forms in (
+        (args.csv, [grid.csv() for grid in grids]),
+        (args.latex, [grid.latex() for grid in grids]),
+    ):
         if name:
-            Path(name).write_text(form(), encoding="utf-8")
-    if args.plot:
-        report.plot(grid, Path(args.plot))
+            Path(name).write_text("\n".join(forms), encoding="utf-8")
+    for number, grid in enumerate(grids if args.plot else ()):
+        path = Path(args.plot)
+        report.plot(grid, path.with_stem(f"{path.stem}_{number}") if len(grids) > 1 else path)
 
 
 def _plain(value: Any) -> Any:
@@ -247,7 +299,11 @@ def _parser() -> argparse.ArgumentParser:
         help="field of the architecture's config; only without a card",
     )
     add("--dataset", metavar="SPEC", help="NAME:PATH?option=value&…")
-    add("--protocol", choices=protocols.PROTOCOLS, help="default: the dataset's own")
+    add(
+        "--protocol",
+        choices=(*protocols.PROTOCOLS, cost.PROTOCOL),
+        help="default: the dataset's own; cost needs no dataset",
+    )
     add(
         "--predictions",
         metavar="PATH",
@@ -268,6 +324,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="every window is the key frame repeated: what time is worth",
     )
+    _add_judging_options(parser)
+    _add_output_options(parser)
+    return parser
+
+
+def _add_judging_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--refine",
         type=float,
@@ -276,10 +339,18 @@ def _parser() -> argparse.ArgumentParser:
         help="refine (APRS) along the labels' tracks, whose frames come at this rate; 0: not",
     )
     add(
+        "--rate",
+        type=float,
+        default=0.0,
+        metavar="RATE_HZ",
+        help="frames per second of the labels' tracks: motion errors per second as well "
+        "(default: that of --refine)",
+    )
+    add(
         "--tau",
         type=float,
-        help="hstpn: confidence from which a joint is claimed "
-        "(default: best F1 on this data; fix it on validation data)",
+        help="hstpn: confidence from which a joint is claimed, above 0 (default: as the "
+        "network's validation fixed it; without one, the best F1 on this data)",
     )
     add("--macro", action="store_true", help="hstpn: mean over joint types")
     add(
@@ -289,15 +360,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SCORE",
         help="poseval: leave out joints with a lower score (default: %(default)s)",
     )
-    _add_output_options(parser)
-    return parser
 
 
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", metavar="PATH", help="write the predictions in the protocol's form")
     add("--save", metavar="FILE.json", help="write the answer, for --results")
-    add("--table", metavar="NAME", help=f"a paper's table: {', '.join(sorted(TABLES))}")
+    add(
+        "--table",
+        metavar="NAME",
+        help=f"tables, by their names or a beginning: {', '.join(sorted(TABLES))}",
+    )
     add("--row", metavar="KEY", help="the table's row that this run is")
     add("--results", metavar="DIR", help="answers written with --save")
     add("--csv", metavar="FILE", help="write the printed table")

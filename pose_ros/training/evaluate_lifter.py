@@ -4,7 +4,7 @@
 (T, 17, 3) in the world, xy_px (V, T, 17, 2), score (V, T, 17), stamps_ns (T,), K (V, 3, 3), dist
 (V, D), size_wh (V, 2), T_cam_world (V, 4, 4); several people have a person axis in front of the
 joints' and are told apart by it. Every camera is lifted alone, frame after frame, as on a robot.
-A table goes to stdout; its last line is one JSON object.
+Tables go to stdout, of several archives one more by joint; the last line is one JSON object.
 
 Stages: *lifted*, of every frame alone; *aprs*, the same made smooth by the live filter (no delay);
 *offline*, by the refinement of whole tracks with the bone lengths that the live one learned. All
@@ -15,6 +15,7 @@ scaled_mpjpe_mm (hips and scale aligned: what the assumed stature does not expla
 and root_depth_rel (middle of the hips, along the optical axis), bone_cv (of the limbs), jitter
 (mean third difference, m/s^3), in_95 (share of joints in the stated 95 % ellipsoid; null: nothing
 is stated), jitter_2d_px (mean third difference of the pixels, per frame) before and after.
+per_joint_mm and per_joint_pa_mm are what mpjpe_mm and pa_mpjpe_mm are the means of, by joint.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ LIMBS = np.array(
 SCORE_MIN = 0.2  # as the pipeline reports joints
 WARM_UP = 10  # frames of an empty window, not counted
 CHI2_95 = 7.815  # 95 % quantile of chi^2 with three degrees of freedom
+PER_JOINT = ("per_joint_mm", "per_joint_pa_mm")
+BY_JOINT = ("lifted", "aprs")  # stages of the table by joint
 SHOWN = {
     "pa_mpjpe_mm": "PA mm", "mpjpe_mm": "MPJPE mm", "root_depth_mm": "depth mm",
     "root_depth_rel": "depth", "bone_cv": "bone CV", "jitter": "m/s^3", "in_95": "in 95 %",
@@ -194,6 +197,7 @@ def errors(
                                   truth.stamps_ns), 0),
         "in_95": _rounded(within(found - real, lifted.covariance_m2), 4),
         "inferred": round(float((lifted.status == KeypointStatus.INFERRED).mean()), 4),
+        "per_joint_mm": {n: _mm(plain[:, j]) for j, n in enumerate(COCO17.joints)},
         "per_joint_pa_mm": {n: _mm(aligned[:, j]) for j, n in enumerate(COCO17.joints)},
     }  # fmt: skip
 
@@ -249,10 +253,10 @@ def _over_cameras(views: list[dict[str, Any]]) -> dict[str, Any]:
     numbers = [k for k, value in views[0].items() if isinstance(value, float)]
     mean = {k: round(_mean(np.array([v[k] for v in views], np.float64)), 4) for k in numbers}
     joints = {
-        n: round(float(np.mean([view["per_joint_pa_mm"][n] for view in views])), 1)
-        for n in COCO17.joints
+        of: {n: round(_mean(np.array([v[of][n] for v in views])), 1) for n in COCO17.joints}
+        for of in PER_JOINT
     }
-    return {"mean": mean, "per_joint_pa_mm": joints, "cameras": views}
+    return {"mean": mean, **joints, "cameras": views}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -267,6 +271,21 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def joint_table(results: dict[str, dict[str, Any]]) -> str:
+    """Errors by joint in mm, hips aligned / best similarity, a column per clip and stage."""
+    columns = [
+        (clip, stage, result if stage == "lifted" else result["stages"][stage])
+        for clip, result in results.items()
+        for stage in BY_JOINT
+    ]
+    width = max(len(clip) for clip in results) + 10
+    lines = [f"{'':15}" + "".join(f"{f'{clip} {stage}':>{width}}" for clip, stage, _ in columns)]
+    for joint in COCO17.joints:
+        cells = [" / ".join(f"{of[kind][joint]:.0f}" for kind in PER_JOINT) for *_, of in columns]
+        lines.append(f"{joint:15}" + "".join(f"{cell:>{width}}" for cell in cells))
+    return "\n".join(lines)
+
+
 def main(argv: list[str]) -> dict[str, Any]:
     """Run the command.
 
@@ -278,17 +297,32 @@ def main(argv: list[str]) -> dict[str, Any]:
         prog="python -m pose_ros.training.evaluate_lifter", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--truth", required=True, type=Path, help="archive (.npz), see above")
+    parser.add_argument(
+        "--truth", required=True, type=Path, nargs="+", help="archives (.npz), see above"
+    )
     parser.add_argument("--net", default="lift_mono", help="card (default: %(default)s)")
     parser.add_argument(
-        "--stature", type=float, default=STATURE_M, help="m, assumed (default: %(default)s)"
-    )
+        "--stature", type=float, nargs="+", default=[STATURE_M],
+        help=f"m, assumed; of all archives or of each (default: {STATURE_M})",
+    )  # fmt: skip
     parser.add_argument("--score-min", type=float, default=SCORE_MIN, help="default: %(default)s")
     args = parser.parse_args(argv)
-    network, truth = open_lifter(find_card(args.net)), read_truth(args.truth)
-    result = evaluate(truth, lambda: MonocularLifter(network, args.stature), args.score_min)
-    print(table(result))
-    return {"net": args.net, "truth": args.truth.name, "stature_m": args.stature, **result}
+    files, statures = args.truth, args.stature * (len(args.truth) if len(args.stature) == 1 else 1)
+    if len(statures) != len(files) or len({file.stem for file in files}) != len(files):
+        raise ConfigError(
+            "expected archives of different names, and --stature for all of them or for each of "
+            f"{len(files)}, got {len(args.stature)} statures"
+        )
+    network, results = open_lifter(find_card(args.net)), {}
+    for file, stature in zip(files, statures, strict=True):
+        truth = read_truth(file)
+        result = evaluate(truth, lambda s=stature: MonocularLifter(network, s), args.score_min)
+        print(f"{file.stem}\n{table(result)}\n")
+        results[file.stem] = {"net": args.net, "truth": file.name, "stature_m": stature, **result}
+    if len(results) == 1:
+        return next(iter(results.values()))
+    print(joint_table(results))
+    return {"net": args.net, "clips": results}
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from pose_ros.training.windows import Item, WindowDataset
 
 log = logging.getLogger(__name__)
 
-SMALL = ("cells", "visible", "dt_left", "dt_right")
+SMALL = ("cells", "visible", "dt_left", "dt_right", "to_key")
 CHUNK = 8  # windows at once
 FLUSH_EVERY = 64  # chunks between two notes of how far it is
 
@@ -105,7 +105,7 @@ def _digest(windows: WindowDataset, trainee: Trainee, variants: int) -> str:
         None if config.augment is None else asdict(config.augment),
         asdict(config.window), config.size_hw_px, config.seed, config.spread, variants,
     )  # fmt: skip
-    digest.update(json.dumps(about, sort_keys=True).encode())
+    digest.update(json.dumps(about, sort_keys=True).encode() + b"clean" * config.clean)
     for name, tensor in trainee.net.get_submodule("backbone").state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -148,14 +148,16 @@ def _fill(
 
 
 def _compute(trainee: Trainee, batch: Item, device: torch.device) -> dict[str, np.ndarray]:
-    """Arrays of a chunk of windows, by name."""
-    frames = batch["frames"].to(device)
-    flat = (frames.flatten(0, 1).float() - trainee.mean) / trainee.std
-    found = backbone_features(trainee.net, flat)
-    arrays = {n: batch[n].float().numpy() for n in SMALL}
-    for i, feature in enumerate(found):
-        half = feature.unflatten(0, frames.shape[:2]).half().cpu().numpy()
-        arrays[f"feature{i}"] = half
+    """Arrays of a chunk of windows, by name; ``clean0`` ... are of the undisturbed frames."""
+    arrays = {n: batch[n].float().numpy() for n in SMALL if n in batch}
+    for pictures, name in (("frames", "feature"), ("clean", "clean")):
+        if pictures not in batch:
+            continue
+        frames = batch[pictures].to(device)
+        flat = (frames.flatten(0, 1).float() - trainee.mean) / trainee.std
+        for i, feature in enumerate(backbone_features(trainee.net, flat)):
+            half = feature.unflatten(0, frames.shape[:2]).half().cpu().numpy()
+            arrays[f"{name}{i}"] = half
     return arrays
 
 

@@ -59,7 +59,7 @@ def open_footage(path: Path, topic: str = "") -> Footage:
 
 
 def _bag(path: Path, topic: str) -> Footage:
-    recording = rosbag._open(path, topic)
+    recording = rosbag.open_topic(path, topic)
     stamps = tuple(recording.stamps())
     if len(set(stamps)) != len(stamps):
         raise ConfigError(f"{path}: two images have the same stamp, labels cannot tell them apart")

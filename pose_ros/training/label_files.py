@@ -122,16 +122,17 @@ class DenseLabels:
     about: dict[str, Any]  # how the labels came about; goes to the file's info
 
 
-def write_labels(path: Path, dense: DenseLabels) -> None:
-    """Write COCO JSON, a picture per frame, a person with a box per annotation.
+def write_labels(path: Path, dense: DenseLabels, only_labelled: bool = False) -> None:
+    """Write COCO JSON, a picture per frame (or labelled frame), an annotation per person with box.
 
     Beside COCO's own fields: ``frame_number`` and perhaps ``stamp_ns`` and ``labelled`` of
     pictures, ``track_id``, ``keypoint_scores`` and ``score`` (their mean) of annotations. What is
     not known is 0, 0, 0 with score 0.
     """
     frames = len(dense.labelled)
-    images = [_picture(dense, t) for t in range(frames)]
-    rows = [(p, t) for t in range(frames) for p in range(len(dense.tracks))]
+    times = [t for t in range(frames) if dense.labelled[t] or not only_labelled]
+    images = [_picture(dense, t) for t in times]
+    rows = [(p, t) for t in times for p in range(len(dense.tracks))]
     there = [(p, t) for p, t in rows if np.isfinite(dense.box_xyxy_px[p, t]).all()]
     data = {
         "info": {**dense.about, "video_frames": frames},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from pose_ros.core.skeletons import COCO17, SKELETONS, Skeleton
 from pose_ros.core.values import ByteArray, FloatArray
 from pose_ros.errors import ConfigError
+from pose_ros.training.datasets.base import last_number as last_number
 from pose_ros.training.datasets.clips import PersonLabel
 from pose_ros.training.datasets.posetrack_files import FILE_NAMES
 
@@ -174,16 +174,3 @@ def person_from_joints(
 def tracks_of(frames: Iterable[FrameRecord]) -> tuple[str, ...]:
     """Names of everybody, in the order of their first appearance."""
     return tuple(dict.fromkeys(person.track for frame in frames for person in frame.people))
-
-
-def last_number(name: str) -> int:
-    """Last number in a file's name: 12 in frame_000012.png.
-
-    Raises:
-        ConfigError: there is none.
-
-    """
-    digits = re.findall(r"\d+", Path(name).stem)
-    if not digits:
-        raise ConfigError(f"'{name}': expected a frame number in the file name, like 000012.jpg")
-    return int(digits[-1])

@@ -12,10 +12,11 @@ import dataclasses
 import logging
 import math
 import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +33,8 @@ from pose_ros.training.config import OptimConfig, TrainConfig, differences, flat
 from pose_ros.training.logs import RunLog, peak_rss_mb
 from pose_ros.training.norms import share_batch_norms
 from pose_ros.training.objectives import Trainee
-from pose_ros.training.validate import validate
-from pose_ros.training.windows import EpochSampler, Item, ValidationSampler, loader
+from pose_ros.training.validate import Judge, validate
+from pose_ros.training.windows import EpochSampler, Item, ValidationSampler, loader, plain_errors
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -133,28 +134,56 @@ def lr_factor(config: OptimConfig, step: int, steps_per_epoch: int, total: int) 
 def make_optimizer(
     module: nn.Module, config: OptimConfig, lr: float, backbone_mult: float
 ) -> torch.optim.Optimizer:
-    """Optimiser of what learns: backbone and rest, each with and without weight decay.
+    """Optimiser of what learns: backbone (by layers) and rest, with and without weight decay.
 
     Raises:
-        ConfigError: nothing learns.
+        ConfigError: nothing learns, or there are no layers to decay by.
 
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            decayed = config.decay_all or parameter.ndim > 1
-            groups.setdefault(("net.backbone." in name, decayed), []).append(parameter)
+    learns = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+    rates = _layer_rates([n for n, _ in module.named_parameters()], config.layer_decay)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in learns:
+        decayed = config.decay_all or parameter.ndim > 1
+        rate = lr * (backbone_mult if "net.backbone." in name else 1.0) * rates.get(name, 1.0)
+        groups.setdefault((rate, decayed), []).append(parameter)
     if not groups:
         raise ConfigError("no parameter of the network learns: net.freeze and nothing else?")
     made: list[dict[str, Any]] = []
-    for (backbone, decayed), parameters in groups.items():
-        rate = lr * (backbone_mult if backbone else 1.0)
+    for (rate, decayed), parameters in groups.items():
         decay = config.weight_decay if decayed else 0.0
         made.append({"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay})
     if config.name == "sgd":
         return torch.optim.SGD(made, lr=lr, momentum=0.9)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return kind(made, lr=lr)
+
+
+def _layer_rates(names: Sequence[str], decay: float) -> dict[str, float]:
+    """Factor on the learning rate of every parameter of a ViT backbone, by name.
+
+    Block i of n has ``decay ** (n - i)``, patches and positions ``decay ** (n + 1)``, what comes
+    after the blocks 1. Source: ViTPose's released training code, after BEiT.
+
+    Raises:
+        ConfigError: the backbone has no blocks.
+
+    """
+    if decay == 1.0:
+        return {}
+    block = re.compile(r"net\.backbone\.blocks\.(\d+)\.")
+    number = {n: int(m.group(1)) for n in names if (m := block.search(n))}
+    if not number:
+        raise ConfigError(
+            f"optim.layer_decay={decay}: expected a ViT backbone (its layers are decayed), this "
+            "network has another one: use optim.backbone_mult"
+        )
+    count = max(number.values()) + 1
+    rates = {n: decay ** (count - i) for n, i in number.items()}
+    for name in names:
+        if name.endswith(("net.backbone.pos_embed",)) or "net.backbone.patch_embed." in name:
+            rates[name] = decay ** (count + 1)
+    return rates
 
 
 def fit(
@@ -164,8 +193,11 @@ def fit(
     config: TrainConfig,
     folder: Path,
     fabric: Fabric,
+    judge: Judge | None = None,
 ) -> Result:
     """Train until the epochs are over, nothing gets better, or somebody asks to stop.
+
+    ``judge`` measures what the validation windows alone do not tell (``train.monitor=map``).
 
     Goes on from ``folder/last.ckpt`` if there is one and ``config.resume`` allows it.
 
@@ -177,6 +209,7 @@ def fit(
 
     """
     run = _Run(trainee, train, val, config, folder, fabric)
+    run.judge = judge
     try:
         with _stoppable(run):
             return run.run()
@@ -237,8 +270,11 @@ class _Run:
             own = ValidationSampler(count, share, fabric.global_rank, world)
             self.val_loader = loader(val, own, workers, cuda)
         self.average = Average(trainee.net, rules.ema) if rules.ema else None
+        if self.average is not None and config.loss.mean_teacher and not trainee.still:
+            trainee.follow(self.average.module)
         self.at = Progress()
         self.best: dict[str, float] = {}
+        self.judge: Judge | None = None
         self.asked_to_stop = False
         self.clock = {"step_s": 0.0, "wait_s": 0.0, "windows": 0.0}
         self.saved_at = time.monotonic()
@@ -265,7 +301,7 @@ class _Run:
         bar = self._bar()
         waited_since = time.perf_counter()
         logged_at, terms = 0.0, {}
-        for batch in self.loader:
+        for batch in plain_errors(self.loader):
             begun = time.perf_counter()
             terms = self._step(self.fabric.to_device(batch))
             ended = time.perf_counter()
@@ -385,7 +421,12 @@ class _Run:
         if self.average is not None:
             scope = self.average.in_place_of(self.trainee.net)
         with scope:
-            found = validate(self.trainee, self.val_loader, self.fabric)  # type: ignore[arg-type]
+            found = validate(
+                self.trainee,
+                self.val_loader,
+                self.fabric,
+                self.judge,  # type: ignore[arg-type]
+            )
         values = {f"val/{name}": value for name, value in found.items()}
         self.log.write(self.at.step, values)
         if self.fabric.global_rank == 0:
@@ -432,8 +473,7 @@ class _Run:
         self.at = Progress(**state["progress"])
         self.best = state["best"]
         if self.average is not None:
-            device = self.fabric.device
-            self.average.state = {n: t.to(device) for n, t in state["net"].items()}
+            self.average.load(state["net"])
         log.info("goes on from %s: epoch %d, step %d", path, self.at.epoch, self.at.step)
 
     def _bar(self) -> Any:

@@ -21,6 +21,7 @@ from pose_ros.errors import ConfigError, ShapeError
 LAMBDA_TEMPORAL = 0.001  # eq 23 of paper 000; small, because eq 20 pulls towards standing still
 BETA_MOTION = 0.1  # eq 23 of paper 000
 NEAR_CELLS = 7  # window of the soft-argmax: as far as its gradient can see
+FAR_CELLS = 2.0  # off an epipolar line, from which a joint pulls no harder
 EPS = 1e-6  # of standard deviations
 CORRELATION_EPS = 1e-4  # keeps the information of equal channels finite
 
@@ -120,20 +121,23 @@ def _step_loss(steps: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
 
 
 def hstpn(
-    heatmaps: torch.Tensor, target: torch.Tensor, true_xy: torch.Tensor, visible: torch.Tensor
+    heatmaps: torch.Tensor,
+    target: torch.Tensor,
+    true_xy: torch.Tensor,
+    visible: torch.Tensor,
+    to_key: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Terms and ``total`` of paper 000's eq 23, on all frames of a window.
 
     Maps (B, T, K, h, w); true_xy (B, T, K, 2) in cells; visible (B, T, K). Positions are read by
     `soft_argmax`, for the argmax of eq 19 has no gradient. Where the highest cell lies outside the
     window of the truth, eq 20 and 22 do not count: the gradient cannot move it there, and early
-    in training jumps of such cells would outweigh eq 21 tenfold.
+    in training jumps of such cells would outweigh eq 21 tenfold. Frames of other crops are
+    compared in the key frame's cells, to which ``to_key`` (B, T, 3, 3) maps theirs.
     """
     size = (heatmaps.shape[-2], heatmaps.shape[-1])
-    cells = soft_argmax(heatmaps, window=NEAR_CELLS)
-    far = (cells.detach() - true_xy).abs().amax(-1) > NEAR_CELLS // 2
-    found = torch.where(far, torch.zeros_like(visible), visible)
-    xy, truth = normalised(cells, size), normalised(true_xy, size)
+    cells, found = near_truth(heatmaps, true_xy, visible)
+    xy, truth = (normalised(moved(c, to_key), size) for c in (cells, true_xy))
     flat = (t.flatten(0, 1) for t in (heatmaps, target, visible))
     terms = {
         "heatmap": joint_mse(*flat),  # eq 21
@@ -142,6 +146,49 @@ def hstpn(
     }
     total = terms["heatmap"] + LAMBDA_TEMPORAL * terms["temporal"] + BETA_MOTION * terms["motion"]
     return terms | {"total": total}
+
+
+def near_truth(
+    heatmaps: torch.Tensor, true_xy: torch.Tensor, visible: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Joints (..., K, 2) in cells by `soft_argmax`, and ``visible`` where they are near the truth.
+
+    Far joints are 0 there: the gradient of a soft-argmax does not reach further.
+    """
+    cells = soft_argmax(heatmaps, window=NEAR_CELLS)
+    far = (cells.detach() - true_xy).abs().amax(-1) > NEAR_CELLS // 2
+    return cells, torch.where(far, torch.zeros_like(visible), visible)
+
+
+def moved(cells: torch.Tensor, to_key: torch.Tensor | None) -> torch.Tensor:
+    """Cells (B, T, K, 2) through affine maps (B, T, 3, 3), or as they are."""
+    if to_key is None:
+        return cells
+    return cells @ to_key[..., :2, :2].transpose(-1, -2) + to_key[..., None, :2, 2]
+
+
+def epipolar(
+    one: torch.Tensor, two: torch.Tensor, matrix: torch.Tensor, score_min: float
+) -> torch.Tensor:
+    """How far the joints of maps (B, K, h, w) of two views are from being those of one body.
+
+    ``matrix`` (B, 3, 3) relates cells x of the first and y of the second, y^T E x = 0; zero where
+    there is no second view. The Sampson distance of the joints in shares of the maps' longer side,
+    squared; Huber's beyond FAR_CELLS. Joints below ``score_min`` in either view do not count. Mean
+    over pairs and joints that do; 0 when none does.
+    Source: Hartley and Zisserman, Multiple View Geometry, second edition, eq 11.9.
+    """
+    sure = torch.minimum(one.detach().flatten(2).amax(2), two.detach().flatten(2).amax(2))
+    norm = matrix.square().sum((1, 2))
+    counts = (sure >= score_min) & (norm > 0)[:, None]
+    x, y = (F.pad(soft_argmax(m, window=NEAR_CELLS), (0, 1), value=1.0) for m in (one, two))
+    lines, back = x @ matrix.transpose(1, 2).to(x), y @ matrix.to(y)  # (B, K, 3)
+    slope = lines[..., :2].square().sum(-1) + back[..., :2].square().sum(-1)
+    off = (y * lines).sum(-1) / torch.where(counts, slope, torch.ones_like(slope)).sqrt()
+    reach = torch.full_like(off, FAR_CELLS)
+    cost = torch.where(off.abs() <= reach, off.square(), reach * (2.0 * off.abs() - reach))
+    cost = torch.where(counts, cost, torch.zeros_like(cost))
+    return cost.sum() / counts.sum().clamp_min(1) / max(one.shape[-2:]) ** 2
 
 
 def relevance(

@@ -16,13 +16,13 @@ from torch import nn
 from pose_ros.core.skeletons import get_skeleton
 from pose_ros.errors import ConfigError
 from pose_ros.nets.dsa import Dsa
-from pose_ros.nets.hstpn import Hstpn
+from pose_ros.nets.hstpn import Hstpn, StreamState
 from pose_ros.nets.pstpose import PSTPose
 from pose_ros.nets.stdpose import STDPose
 from pose_ros.nets.video import PoseOut, VideoPoseNet
 from pose_ros.nets.vit import TokenPoseNet
 from pose_ros.nets.vremd import VREMD
-from pose_ros.training import losses
+from pose_ros.training import aprs_loss, losses
 from pose_ros.training.config import NORMALISATIONS, TrainConfig
 from pose_ros.training.targets import STRIDE, gaussians, unflip
 
@@ -68,6 +68,13 @@ class Trainee(nn.Module):
             "joint_weight", torch.tensor(weight if hard else [1.0] * len(weight)), persistent=False
         )
         self.size_hw = (net.size_hw_px[0] // STRIDE, net.size_hw_px[1] // STRIDE)
+        self.skeleton = skeleton
+        self._teacher: list[VideoPoseNet] = []  # in a list it is no part of this module
+        wanted = [n for n in ("loss.aprs", "augment.recrop_p") if _setting(config, n)]
+        if wanted and not (type(net) is Hstpn and net.config.temporal == "gru"):
+            raise ConfigError(
+                f"{wanted[0]}: expected HSTPN with its recurrent memory, got {config.net.name}"
+            )
 
     def train(self, mode: bool = True) -> Trainee:
         """Set the mode; a frozen backbone stays in evaluation."""
@@ -75,6 +82,10 @@ class Trainee(nn.Module):
         if self.frozen:
             self.net.get_submodule("backbone").eval()
         return self
+
+    def follow(self, teacher: VideoPoseNet) -> None:
+        """Agree with a network that sees clean windows, from now on (``loss.mean_teacher``)."""
+        self._teacher = [teacher]
 
     def forward(self, batch: Batch) -> Terms:
         """Terms and ``total`` of a batch, float32 scalars, and ``heatmaps`` of the key frame."""
@@ -86,23 +97,40 @@ class Trainee(nn.Module):
             other = self.answer(self.features(mirrored), mirrored).heatmaps
             terms["flip"] = self.flip_loss(out.heatmaps, other)
             terms["total"] = terms["total"] + self.config.loss.flip * terms["flip"]
+        if self.config.loss.views and "other" in batch and self.training and not self.still:
+            seen = {n: t for n, t in batch.items() if n != "to_key"} | {"frames": batch["other"]}
+            other = self.answer(self.features(seen), seen).heatmaps
+            terms["views"] = losses.epipolar(
+                out.heatmaps.float(), other.float(), batch["epipolar"], self.config.loss.views_min
+            )
+            terms["total"] = terms["total"] + self.config.loss.views * terms["views"]
+        if self._teacher and self.training:
+            terms["teacher"] = self.teacher_loss(out.heatmaps, batch)
+            terms["total"] = terms["total"] + self.config.loss.mean_teacher * terms["teacher"]
         return {**terms, "heatmaps": out.heatmaps.detach()}
 
-    def features(self, batch: Batch) -> tuple[torch.Tensor, ...]:
-        """Features (B, T, ...) of `encode`; of the key frame only, T = 1, in stage 1."""
-        if "feature0" in batch:
+    def features(
+        self, batch: Batch, clean: bool = False, net: VideoPoseNet | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """Features (B, T, ...) of `encode`; of the key frame only, T = 1, in stage 1.
+
+        ``clean`` takes the window before it was disturbed, ``net`` is another network than ours.
+        """
+        net = net or self.net
+        name, pictures = ("clean", "clean") if clean else ("feature", "frames")
+        if f"{name}0" in batch:
             stored: list[torch.Tensor] = []
-            while f"feature{len(stored)}" in batch:
-                stored.append(batch[f"feature{len(stored)}"].float())
+            while f"{name}{len(stored)}" in batch:
+                stored.append(batch[f"{name}{len(stored)}"].float())
             stored = [self._shown(f) for f in stored]
             lead = stored[0].shape[:2]
             flat = tuple(f.flatten(0, 1) for f in stored)
-            found = encode_stored(self.net, flat if len(flat) > 1 else flat[0])
+            found = encode_stored(net, flat if len(flat) > 1 else flat[0])
         else:
-            frames = self._shown(batch["frames"])
+            frames = self._shown(batch[pictures])
             lead = frames.shape[:2]
             normalised = (frames.flatten(0, 1).float() - self.mean) / self.std
-            found = self.net.encode(normalised)
+            found = net.encode(normalised)
         return tuple(f.unflatten(0, lead) for f in found)
 
     def _shown(self, frames: torch.Tensor) -> torch.Tensor:
@@ -114,12 +142,21 @@ class Trainee(nn.Module):
         """Heatmaps and what the objective needs beside them."""
         if self.still:
             return PoseOut(still_heatmaps(self.net, features), {})
-        if isinstance(self.net, Hstpn) and self.training and self.config.loss.burn_in_p:
-            return burnt_in(self.net, features[0], self._burn_in(batch))
+        return self._answer_of(self.net, features, batch)
+
+    def _answer_of(
+        self, net: VideoPoseNet, features: tuple[torch.Tensor, ...], batch: Batch
+    ) -> PoseOut:
+        """Answer of our network, or of a teacher that is built like it."""
+        to_key = batch.get("to_key")
+        burning = self.training and self.config.loss.burn_in_p
+        if isinstance(net, Hstpn) and (to_key is not None or burning):
+            none = torch.zeros_like(batch["index"])
+            return burnt_in(net, features[0], self._burn_in(batch) if burning else none, to_key)
         labels = None
         if isinstance(self.net, STDPose) and self.training and self.config.loss.p_gt_aux:
             labels = self._side_labels(batch)
-        return self.net.fuse(features, batch["dt_left"], batch["dt_right"], labels)
+        return net.fuse(features, batch["dt_left"], batch["dt_right"], labels)
 
     def objective(self, out: PoseOut, batch: Batch) -> Terms:
         """Terms of the paper whose network this is."""
@@ -128,7 +165,9 @@ class Trainee(nn.Module):
         visible, heatmaps = batch["visible"], out.heatmaps.float()
         if "window_heatmaps" in out.aux:
             window = out.aux["window_heatmaps"].float()
-            return losses.hstpn(window, target, torch.nan_to_num(batch["cells"]), visible)
+            truth = torch.nan_to_num(batch["cells"])
+            terms = losses.hstpn(window, target, truth, visible, batch.get("to_key"))
+            return self._refined(terms, window, truth, batch) if self.config.loss.aprs else terms
         if "heatmaps_initial" in out.aux:
             return self._stdpose(out, target[:, key], visible[:, key])
         heat = losses.joint_mse(heatmaps, target[:, key], visible[:, key], self.joint_weight)
@@ -139,6 +178,19 @@ class Trainee(nn.Module):
                 terms[name] = losses.joint_mse(branch, target[:, key], visible[:, key])
                 terms["total"] = terms["total"] + self.config.loss.vremd_branches * terms[name]
         return terms
+
+    def _refined(
+        self, terms: Terms, window: torch.Tensor, truth: torch.Tensor, batch: Batch
+    ) -> Terms:
+        """Terms with those of eq 32 on the refined joints of maps (B, T, K, h, w)."""
+        rules = self.config.loss
+        shake = 0.95 + 0.1 * _noise(batch["epoch"] * 1000003 + batch["index"], 4)
+        energy, distance = aprs_loss.refined(
+            window, truth, batch["visible"], self.skeleton, rules.aprs_steps,
+            shake.to(truth), batch.get("to_key"),
+        )  # fmt: skip
+        total = terms["total"] + rules.aprs * energy + rules.aprs_truth * distance
+        return {**terms, "aprs": energy, "aprs_truth": distance, "total": total}
 
     def _stdpose(self, out: PoseOut, target: torch.Tensor, visible: torch.Tensor) -> Terms:
         """Paper 003's objective; without its fused parts the information term is left out."""
@@ -161,6 +213,15 @@ class Trainee(nn.Module):
         """Mean squared difference between maps and those of the mirrored window, mirrored back."""
         back = unflip(mirrored.float(), self.flip_order)
         return (heatmaps.float() - back)[..., 1:].square().mean()  # column 0 has no partner
+
+    def teacher_loss(self, heatmaps: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Squared difference to the teacher's maps of the clean window, where it is sure."""
+        (teacher,) = self._teacher
+        with torch.no_grad():
+            features = self.features(batch, clean=True, net=teacher)
+            wanted = self._answer_of(teacher, features, batch).heatmaps.float()
+        sure = wanted.flatten(2).amax(2) >= self.config.loss.teacher_min
+        return losses.joint_mse(heatmaps.float(), wanted, sure)
 
     def _burn_in(self, batch: Batch) -> torch.Tensor:
         """(B,) frames of burn-in, 0 for most; decided by epoch and index, so the same anywhere."""
@@ -196,31 +257,53 @@ def _noise(key: torch.Tensor, salt: int) -> torch.Tensor:
     return ((mixed ^ (mixed >> 16)) & 0xFFFFFF).double() / float(1 << 24)
 
 
-def burnt_in(net: Hstpn, windows: torch.Tensor, frames: torch.Tensor) -> PoseOut:
+def burnt_in(
+    net: Hstpn, windows: torch.Tensor, frames: torch.Tensor, to_key: torch.Tensor | None = None
+) -> PoseOut:
     """HSTPN's answer for psi' (B, T, C, h, w) after ``frames`` (B,) frames of an earlier memory.
 
     The earlier film is the window played backwards, which moves as continuously as any other; no
     gradient goes into it. 0 frames is what `Hstpn.fuse` answers. Streaming is unbounded while a
-    window has T frames: without this the memory is never older than T in training.
+    window has T frames: without this the memory is never older than T in training. Where the
+    frames are cut differently, ``to_key`` (B, T, 3, 3) maps their cells to the key frame's, and
+    the memory moves along as in a stream (`Hstpn.recrop`).
     """
     length = windows.shape[1]
-    hidden = torch.zeros_like(windows[:, 0])
-    known = (frames > 0).to(windows.dtype)
+    state = StreamState(torch.zeros_like(windows[:, 0]), (frames > 0).long())
     with torch.no_grad():
         for t in range(length - 1, 0, -1):
+            before = _carried(net, state, to_key, min(t + 1, length - 1), t)
             active = (frames >= t)[:, None, None, None]
-            hidden = torch.where(active, net.gru(windows[:, t], hidden), hidden)
+            hidden = torch.where(active, net.gru(windows[:, t], before.hidden), before.hidden)
+            state = StreamState(hidden, state.seen)
     out = []
     for t in range(length):
-        hidden = net.gru(windows[:, t], hidden)
-        out.append(windows[:, t] + known[:, None, None, None] * net.recall(hidden))
-        known = torch.ones_like(known)
+        state = _carried(net, state, to_key, abs(t - 1) if length > 1 else 0, t)
+        hidden = net.gru(windows[:, t], state.hidden)
+        known = (state.seen > 0).to(windows.dtype)[:, None, None, None]
+        out.append(windows[:, t] + known * net.recall(hidden))
+        state = StreamState(hidden, state.seen + 1)
     heatmaps, depths = net.predict(torch.stack(out, 1).flatten(0, 1))
     heatmaps = heatmaps.unflatten(0, (-1, length))
     aux = {"window_heatmaps": heatmaps}
     if depths is not None:
         aux["depths"] = depths.unflatten(0, (-1, length))[:, net.window.key]
     return PoseOut(heatmaps[:, net.window.key], aux)
+
+
+def _carried(
+    net: Hstpn, state: StreamState, to_key: torch.Tensor | None, old: int, new: int
+) -> StreamState:
+    """Memory in the cells of frame ``new`` that was in those of frame ``old``."""
+    if to_key is None:
+        return state
+    moved = torch.linalg.inv(to_key[:, old]) @ to_key[:, new]
+    return net.recrop(state, moved, moved.new_zeros(len(moved)))
+
+
+def _setting(config: TrainConfig, name: str) -> float:
+    part, _, last = name.partition(".")
+    return float(getattr(getattr(config, part), last))
 
 
 def still_heatmaps(net: VideoPoseNet, features: tuple[torch.Tensor, ...]) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """A small rendered benchmark in which one picture is not enough; `load` makes and keeps it.
 
+`occlusion_video.py` has the same of real video.
+
 A clip is five crops of one person who walks, or reaches out, at a few pictures per second, so that
 limbs move by cells from picture to picture. `view` then spoils the key picture, the middle one:
 
@@ -73,6 +75,10 @@ class OcclusionConfig:
         """Eight hexadecimal digits that change with what a clip shows; not with how many."""
         shown = (self.size_hw_px, self.fps, self.seed, PICTURE_PX, CROP_SCALE, 1)
         return hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:8]
+
+    def load(self, split: str, folder: Path) -> Clips:
+        """Clips of a split; see `load` of this module."""
+        return load(self, split, folder)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,14 +169,18 @@ def load(config: OcclusionConfig, split: str, folder: Path, missing: int = -1) -
                 raise SourceError(f"{path}: not rendered yet; run the same command again")
             missing -= 1
             whole = [make_clip(config, split, number * SHARD + i) for i in range(SHARD)]
-            _write(path, join(whole))
-        with np.load(path, allow_pickle=False) as archive:
-            parts.append(Clips(**{item.name: archive[item.name]
-                                  for item in dataclasses.fields(Clips)}))  # fmt: skip
+            write_clips(path, join(whole))
+        parts.append(read_clips(path))
     return take(join(parts), np.arange(count))
 
 
-def _write(path: Path, clips: Clips) -> None:
+def read_clips(path: Path) -> Clips:
+    """Clips that `write_clips` wrote."""
+    with np.load(path, allow_pickle=False) as archive:
+        return Clips(**{f.name: archive[f.name] for f in dataclasses.fields(Clips)})
+
+
+def write_clips(path: Path, clips: Clips) -> None:
     """Write a file; it appears whole or not at all."""
     part = path.with_name(f"{path.stem}.{os.getpid()}.part")
     with part.open("wb") as file:

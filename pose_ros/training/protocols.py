@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ DEFAULTS = {
 }
 #: PCK's reach in shares of the box's longer side.
 PCK_ALPHA = 0.1
+#: A predicted bone is too long when it is longer than its label ever is in the run, times this.
+LONGER = 1.05
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Options:
     macro: bool = False  # hstpn: mean over joint types
     nms: float = 0.9  # coco: OKS above which a weaker pose of the same person is dropped
     refine_hz: float = 0.0  # mpjpe: also judge refined tracks, of frames at this rate; 0: not
+    rate_hz: float = 0.0  # of the labels' tracks: motion per second as well; 0: per frame only
 
 
 def default_protocol(dataset: ClipDataset) -> str:
@@ -235,6 +238,7 @@ def score_coco(dataset: LabelledClips, results: Sequence[dict[str, Any]]) -> dic
 class Slots:
     """Labels and predictions of the key frames of N samples, in the dataset's joint set."""
 
+    skeleton: Skeleton
     truth: FloatArray  # (N, K, 2)
     visible: npt.NDArray[np.uint8]  # (N, K)
     found: FloatArray  # (N, K, 2)
@@ -244,6 +248,13 @@ class Slots:
     area_px2: Float  # (N,)
     track: tuple[str, ...]
     frame: npt.NDArray[np.int64]  # (N,)
+
+    def of(self, some: npt.NDArray[np.bool_]) -> Slots:
+        """Those of ``some`` (N,) samples."""
+        whole = ("skeleton", "track")
+        arrays = {f.name: getattr(self, f.name)[some] for f in fields(self) if f.name not in whole}
+        kept = tuple(name for name, keep in zip(self.track, some, strict=True) if keep)
+        return Slots(skeleton=self.skeleton, track=kept, **arrays)
 
 
 def slots(dataset: ClipDataset, predicted: Predicted) -> Slots:
@@ -261,6 +272,7 @@ def slots(dataset: ClipDataset, predicted: Predicted) -> Slots:
     size = (box[:, 2:] - box[:, :2]).astype(np.float64)
     area = np.array([s.area_px2 for s in rows], np.float64)
     return Slots(
+        skeleton=dataset.skeleton,
         truth=np.array([s.xy_px[s.key] for s in rows], np.float32),
         visible=np.array([s.visible[s.key] for s in rows], np.uint8),
         found=ours.xy_px,
@@ -297,8 +309,15 @@ def score_hstpn(dataset: ClipDataset, rows: Slots, options: Options) -> dict[str
     """Accuracy, recall, F1 and AUC in percent, PCK's area beside them, and the tau that was used.
 
     A joint is right within PCKh 0.5 where heads are known, where the OKS kernel is at least 0.5
-    for COCO-like sets, and within 10 % of the box's height elsewhere.
+    for COCO-like sets, and within 10 % of the box's height elsewhere. Where heads are known,
+    people without a head rectangle do not count.
+
+    Raises:
+        ConfigError: a tau that is not positive.
+
     """
+    if np.isfinite(rows.head_px).any():  # nothing can be said of those without a head rectangle
+        rows = rows.of(np.isfinite(rows.head_px))
     error_px = np.linalg.norm(rows.found.astype(np.float64) - rows.truth, axis=2)
     with np.errstate(invalid="ignore"):
         if np.isfinite(rows.head_px).any():
@@ -314,35 +333,65 @@ def score_hstpn(dataset: ClipDataset, rows: Slots, options: Options) -> dict[str
     tau = options.tau
     if tau is None:
         tau = classification.best_tau(rows.score, visible, right)
+    if not tau > 0:
+        raise ConfigError(f"tau: expected a confidence above 0, got {tau}: 0 claims every joint")
     answer = classification.pose_classification(rows.score, visible, right, tau, options.macro)
     return {**answer, "auc_pck": score_pck(rows)["auc"], "tau": tau}
 
 
-def motion_of(rows: Slots) -> dict[str, float]:
-    """Acceleration error and jitter along the tracks, per frame squared and cubed.
+def motion_of(rows: Slots, rate_hz: float = 0.0) -> dict[str, float]:
+    """Errors of velocity and acceleration, and jitter, along the tracks.
 
-    In pixels, and in head sizes where heads are known. Nothing without tracks of four consecutive
-    labelled frames.
+    Per frame, squared, cubed; in pixels, and in head sizes where heads are known; with ``rate_hz``
+    per second as well, under names that end in ``_s``, ``_s2``, ``_s3``. ``overlong``: share of
+    bones longer than their labels ever are in the same run. Nothing without tracks of four
+    consecutive labelled frames.
     """
     measured: dict[str, list[float]] = defaultdict(list)
     for run in runs_of(rows.track, rows.frame, 4):
-        acceleration = smoothness.acceleration_error(rows.found[run], rows.truth[run])
-        jitter = smoothness.jitter(rows.found[run])
+        found, truth = rows.found[run], rows.truth[run]
         head = mean_known(rows.head_px[run])
-        measured["accel_error_px"].append(acceleration)
-        measured["jitter_px"].append(jitter)
-        if head > 0:
-            measured["accel_error_head"].append(acceleration / head)
-            measured["jitter_head"].append(jitter / head)
-    return {name: mean_known(values) for name, values in measured.items()}
+        for name, value in _motion(found, truth).items():
+            measured[f"{name}_px"].append(value)
+            if head > 0:
+                measured[f"{name}_head"].append(value / head)
+        longest = LONGER * smoothness.longest_bones(truth, rows.skeleton)
+        measured["overlong"].append(smoothness.overlong_rate(found, rows.skeleton, longest))
+    return _per_second({name: mean_known(values) for name, values in measured.items()}, rate_hz)
 
 
-def score_mpjpe(dataset: ClipDataset, path: Path, refine_hz: float = 0.0) -> dict[str, float]:
+def _motion(found: FloatArray | Float, truth: FloatArray | Float) -> dict[str, float]:
+    """How a track (T, K, D) moves, in the unit of its positions and per frame."""
+    return {
+        "velocity_error": smoothness.velocity_error(found, truth),
+        "accel_error": smoothness.acceleration_error(found, truth),
+        "jitter": smoothness.jitter(found),
+    }
+
+
+def _per_second(answer: dict[str, float], rate_hz: float) -> dict[str, float]:
+    """The same with velocities, accelerations and jitter per second added, at a known rate."""
+    if not rate_hz:
+        return answer
+    order = {"velocity": 1, "accel": 2, "jitter": 3}
+    more = {}
+    for name, value in answer.items():
+        power = order.get(name.partition("_")[0])
+        if power:
+            more[f"{name}_s{power if power > 1 else ''}"] = value * rate_hz**power
+    return {**answer, **more}
+
+
+def score_mpjpe(
+    dataset: ClipDataset, path: Path, refine_hz: float = 0.0, rate_hz: float = 0.0
+) -> dict[str, float]:
     """3-D errors of a file of predictions ``xyz_m`` (N, K, 3), in the dataset's order of samples.
 
-    The file may name its joint set as ``skeleton``. Acceleration error is in mm per frame squared,
-    along tracks of consecutive frames. With ``refine_hz``, the same of the refined tracks follows
-    under names that end in ``_refined``.
+    The file may name its joint set as ``skeleton``. Along tracks of consecutive frames: errors of
+    velocity and acceleration, and jitter, of the joints about the pelvis, mm per frame, squared,
+    cubed, and per second if ``rate_hz`` (or ``refine_hz``) says how fast frames come; steadiness
+    and symmetry of the bones, and the share of hinges that are bent as no body can be. With
+    ``refine_hz``, the same of the refined tracks follows under names that end in ``_refined``.
 
     Raises:
         SourceError: the file cannot be read.
@@ -369,13 +418,14 @@ def score_mpjpe(dataset: ClipDataset, path: Path, refine_hz: float = 0.0) -> dic
         )
     poses = found.astype(np.float64)
     frames = np.array([s.frame_index[s.key] for s in rows], np.int64)
-    runs = runs_of([s.track for s in rows], frames, LEAST)
-    answer = _errors_3d(poses, truth, runs, dataset.skeleton)
+    tracks, rate_hz = [s.track for s in rows], rate_hz or refine_hz
+    runs = runs_of(tracks, frames, LEAST)
+    answer = _per_second(_errors_3d(poses, truth, runs, dataset.skeleton), rate_hz)
     if refine_hz:
         sure = known_joints(poses).astype(np.float32)
-        moved = refine_poses(poses, sure, runs, refine_hz, dataset.skeleton).astype(np.float64)
-        refined = _errors_3d(moved, truth, runs, dataset.skeleton)
-        answer |= {f"{name}_refined": value for name, value in refined.items()}
+        moved = refine_poses(poses, sure, runs, refine_hz, dataset.skeleton, tracks)
+        refined = _errors_3d(moved.astype(np.float64), truth, runs, dataset.skeleton)
+        answer |= {f"{n}_refined": value for n, value in _per_second(refined, rate_hz).items()}
     return answer
 
 
@@ -385,10 +435,14 @@ def _errors_3d(
     answer = lifting.pose_errors(poses, truth, skeleton)
     found = poses - lifting.root_of(poses, skeleton)
     wanted = truth - lifting.root_of(truth, skeleton)
-    accelerations = [smoothness.acceleration_error(found[r], wanted[r]) for r in runs]
-    bones = [smoothness.bone_variation(found[r], skeleton) for r in runs]
-    answer["accel_error_mm"] = 1000.0 * mean_known(accelerations)
-    return {**answer, "bone_cv": mean_known(bones)}
+    motion = [_motion(1000.0 * found[r], 1000.0 * wanted[r]) for r in runs]
+    along = {f"{n}_mm": mean_known([m[n] for m in motion]) for n in (motion[0] if motion else ())}
+    bones = {
+        "bone_cv": [smoothness.bone_variation(found[r], skeleton) for r in runs],
+        "asymmetry": [smoothness.asymmetry(found[r], skeleton) for r in runs],
+        "angle_violations": [smoothness.angle_violations(found[r], skeleton) for r in runs],
+    }
+    return {**answer, **along, **{name: mean_known(values) for name, values in bones.items()}}
 
 
 def measure(
@@ -412,7 +466,7 @@ def measure(
             "pck": lambda: score_pck(rows),
         }
         scored["hstpn"] = lambda: score_hstpn(dataset, rows, options)
-        return {**scored[protocol](), **motion_of(rows)}
+        return {**scored[protocol](), **motion_of(rows, options.rate_hz)}
     elif protocol == "mpjpe":
         raise ConfigError(
             "protocol mpjpe judges 3-D poses of a file: --predictions FILE.npz; a 2-D network is "
@@ -421,7 +475,9 @@ def measure(
     else:
         raise ConfigError(f"protocol '{protocol}' is not known; known: {', '.join(PROTOCOLS)}")
     labelled = not (isinstance(dataset, LabelledClips) and dataset.detections is not None)
-    return {**answer, **(motion_of(slots(dataset, predicted)) if labelled else {})}
+    if not labelled:
+        return answer
+    return {**answer, **motion_of(slots(dataset, predicted), options.rate_hz)}
 
 
 def measure_file(
@@ -438,5 +494,6 @@ def measure_file(
     if protocol == "coco":
         return score_coco(_clips_of(dataset, protocol), read_json(path))
     if protocol == "mpjpe":
-        return score_mpjpe(dataset, path, options.refine_hz if options else 0.0)
+        told = options or Options()
+        return score_mpjpe(dataset, path, told.refine_hz, told.rate_hz)
     raise ConfigError(f"--predictions works with poseval, coco and mpjpe, not with {protocol}")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pose_ros.core.bones import BoneLengths
 from pose_ros.core.refine import refine
 from pose_ros.core.skeletons import Skeleton
 from pose_ros.core.values import FloatArray
@@ -20,6 +21,8 @@ Int = npt.NDArray[np.int64]
 
 #: Fewer frames than this have no acceleration, and nothing to be refined by.
 LEAST = 3
+#: People whose bones are learned together: what it takes of memory.
+AT_ONCE = 64
 
 
 def runs_of(tracks: Sequence[str], frames: Int, least: int) -> list[Int]:
@@ -35,14 +38,51 @@ def runs_of(tracks: Sequence[str], frames: Int, least: int) -> list[Int]:
     return runs
 
 
+def bone_lengths(
+    points: FloatArray, confidence: FloatArray, tracks: Sequence[Int], skeleton: Skeleton
+) -> FloatArray:
+    """Lengths (R, E) of the bones of R people, each in the rows (T,) of ``tracks``, in order.
+
+    Metres of 3-D points (N, K, 3), or upper bounds in person heights of 2-D ones (N, K, 2); NaN
+    where nothing is known. Which way the camera looks is not asked for: all samples count.
+    """
+    return np.concatenate(
+        [
+            _learned(points, confidence, tracks[first : first + AT_ONCE], skeleton)
+            for first in range(0, max(len(tracks), 1), AT_ONCE)
+        ]
+    )
+
+
+def _learned(
+    points: FloatArray, confidence: FloatArray, tracks: Sequence[Int], skeleton: Skeleton
+) -> FloatArray:
+    """Lengths (R, E) of a few people."""
+    flat = points.shape[-1] == 2
+    learner = BoneLengths(skeleton, points.shape[-1], capacity=max(len(tracks), 1))
+    ids, height = np.arange(len(tracks)), np.ones(len(tracks), np.float32)
+    for step in range(max((len(track) for track in tracks), default=0)):
+        here = np.array([i for i in ids if step < len(tracks[i])], np.int64)
+        rows = np.array([tracks[i][step] for i in here], np.int64)
+        learner.update(
+            here, points[rows], confidence[rows], person_px=height[here] if flat else None,
+            view_axis=np.zeros(3),
+        )  # fmt: skip
+    return learner.lengths(ids, height if flat else None)
+
+
 def refine_poses(
     points: npt.NDArray[Any],
     confidence: FloatArray,
     runs: Sequence[Int],
     rate_hz: float,
     skeleton: Skeleton,
+    tracks: Sequence[str] | None = None,
 ) -> FloatArray:
     """Points (N, K, d) refined run by run; other rows stay. Metres, or person heights in 2-D.
+
+    The lengths of everybody's bones are learned first, from all runs of the same of ``tracks``
+    (N,); without it every run is another person.
 
     Raises:
         ConfigError: a rate that is not positive.
@@ -51,9 +91,17 @@ def refine_poses(
     if not rate_hz > 0:
         raise ConfigError(f"refinement needs the rate of the frames in Hz, got {rate_hz}")
     out = points.astype(np.float32).copy()
-    for run in runs:
+    names = [str(i) if tracks is None else tracks[run[0]] for i, run in enumerate(runs)]
+    people = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    whole = [
+        np.concatenate([run for run, other in zip(runs, names, strict=True) if other == name])
+        for name in people
+    ]
+    lengths = bone_lengths(out, confidence.astype(np.float32), whole, skeleton)
+    for run, name in zip(runs, names, strict=True):
         stamps = (np.arange(len(run)) / rate_hz)[None]
-        out[run] = refine(points[run][None], confidence[run][None], stamps, None, skeleton)[0]
+        own = lengths[people[name]][None]
+        out[run] = refine(points[run][None], confidence[run][None], stamps, own, skeleton)[0]
     return out
 
 
@@ -64,13 +112,14 @@ def refine_predictions(dataset: ClipDataset, predicted: Predicted, rate_hz: floa
     """
     rows = list(samples(dataset))
     frames = np.array([s.frame_index[s.key] for s in rows], np.int64)
-    runs = runs_of([s.track for s in rows], frames, LEAST)
+    tracks = [s.track for s in rows]
+    runs = runs_of(tracks, frames, LEAST)
     height = np.array([np.ptp(s.box_xyxy_px[1::2]) for s in rows], np.float64)
     unit = np.ones(len(rows))
     for run in runs:
         unit[run] = max(float(np.median(height[run])), 1.0)
     points = predicted.xy_px / unit[:, None, None]
-    moved = refine_poses(points, predicted.score, runs, rate_hz, predicted.skeleton)
+    moved = refine_poses(points, predicted.score, runs, rate_hz, predicted.skeleton, tracks)
     xy = predicted.xy_px.copy()
     for run in runs:
         xy[run] = moved[run] * unit[run][:, None, None]

@@ -87,7 +87,8 @@ def table_grid(table: Table, ours: Mapping[str, Metrics]) -> Grid:
         found = ours.get(row.key, {})
         measured = (number(found.get(metric)) for _title, metric in table.columns)
         rows.append(("", "ours", *measured, ""))
-    title = f"{table.title}; {table.net} on {table.dataset}, protocol {table.protocol}"
+    place = f" on {table.dataset}" if table.dataset else ""
+    title = f"{table.title}; {table.net}{place}, protocol {table.protocol}"
     return Grid(title, header, tuple(rows), table.note)
 
 

@@ -40,6 +40,24 @@ def crop_from_cells(cells: FloatArray, codec: str) -> FloatArray:
     return (cells * STRIDE + CELL_SHIFT_PX[codec]).astype(np.float32)
 
 
+def _pixels_from_cells(codec: str) -> np.ndarray:
+    """(3, 3) crop pixels from cells; msra's rounding left out."""
+    shift = CELL_SHIFT_PX[codec]
+    return np.array([[STRIDE, 0.0, shift], [0.0, STRIDE, shift], [0.0, 0.0, 1.0]])
+
+
+def cells_of_map(crop_map: np.ndarray, codec: str) -> np.ndarray:
+    """(3, 3) what an affine map (3, 3) of crop pixels does to cells."""
+    pixels = _pixels_from_cells(codec)
+    return np.asarray(np.linalg.inv(pixels) @ crop_map @ pixels)
+
+
+def image_from_cells(crop_from_image: np.ndarray, codec: str) -> np.ndarray:
+    """(3, 3) image pixels from cells of a crop, by its affine map (2, 3)."""
+    whole = np.vstack((crop_from_image, (0.0, 0.0, 1.0)))
+    return np.asarray(np.linalg.inv(whole) @ _pixels_from_cells(codec))
+
+
 def inside(cells: FloatArray, size_hw_px: tuple[int, int]) -> np.ndarray:
     """Whether a known joint's cell (..., 2) lies on the grid; False for NaN."""
     height, width = (s // STRIDE for s in size_hw_px)

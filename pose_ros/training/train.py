@@ -37,6 +37,7 @@ from pose_ros.training.datasets.base import ClipDataset
 from pose_ros.training.features import store
 from pose_ros.training.logs import fingerprint, write_run
 from pose_ros.training.loop import Result, fit, open_fabric
+from pose_ros.training.monitor import PosevalJudge
 from pose_ros.training.objectives import Trainee, share_head
 from pose_ros.training.windows import Item, Joined, WindowConfig, WindowDataset
 
@@ -83,6 +84,8 @@ def window_config(config: TrainConfig, net: VideoPoseNet, augmented: bool) -> Wi
         get_skeleton(config.crop.joints),
         config.train.seed,
         config.data.spread if augmented else 0,
+        augmented and config.loss.mean_teacher > 0,
+        augmented and config.loss.views > 0,
     )
 
 
@@ -178,7 +181,10 @@ def _stage(
                 with fabric.rank_zero_first():
                     sets[i] = store(windows, trainee, where, variants, fabric.device)
     assert sets[0] is not None
-    return fit(trainee, sets[0], sets[1], config, folder, fabric)
+    judge = None
+    if config.train.monitor == "map" and data[1] is not None:
+        judge = PosevalJudge(data[1].clips, data[1].config)
+    return fit(trainee, sets[0], sets[1], config, folder, fabric, judge)
 
 
 def _finish(

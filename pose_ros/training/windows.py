@@ -7,9 +7,9 @@ processes, nor a pause, changes what is learned from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -18,14 +18,20 @@ from torch.utils.data import DataLoader, Dataset
 
 from pose_ros.core.skeletons import Skeleton, mapping
 from pose_ros.core.values import ByteArray
-from pose_ros.errors import ConfigError, ShapeError
+from pose_ros.errors import ConfigError, PoseRosError, ShapeError
 from pose_ros.nets.video import Window
 from pose_ros.training import augment
 from pose_ros.training.config import AugmentConfig, CropConfig
 from pose_ros.training.corruption import corrupt
 from pose_ros.training.datasets.base import ClipDataset, ClipSample
-from pose_ros.training.targets import cells_from_crop, inside
+from pose_ros.training.targets import (
+    cells_from_crop,
+    cells_of_map,
+    image_from_cells,
+    inside,
+)
 
+T = TypeVar("T")
 Item = dict[str, Any]
 Key = tuple[int, int]  # epoch, index
 
@@ -41,6 +47,8 @@ class WindowConfig:
     skeleton: Skeleton
     seed: int = 0
     spread: int = 0  # `DataConfig.spread`
+    clean: bool = False  # give the window before it was disturbed, too
+    views: bool = False  # give the other view of the window, too
 
     @property
     def asked(self) -> dict[str, int]:
@@ -107,7 +115,10 @@ class WindowDataset(Dataset[Item]):
 
     ``frames`` (T, 3, H, W) uint8; ``cells`` (T, K, 2) float32, NaN unknown; ``visible`` (T, K)
     float32, 1 where a joint is labelled inside the crop; ``dt_left``, ``dt_right`` float32,
-    frames; ``epoch``, ``index`` int64.
+    frames; ``epoch``, ``index`` int64. With ``clean``: the frames before they were disturbed. With
+    ``augment.recrop_p``: ``to_key`` (T, 3, 3) float32, from cells of a frame to the key frame's.
+    With ``views``: ``other`` like ``frames``, and ``epipolar`` (3, 3) float32 between cells of the
+    key frames, of unit norm; both zero where a sample has one view.
     """
 
     def __init__(self, clips: ClipDataset, config: WindowConfig) -> None:
@@ -131,11 +142,8 @@ class WindowDataset(Dataset[Item]):
         rng = np.random.default_rng([self.config.seed, epoch, index])
         sample = self.clips[index]
         pick, dt = self._pick(sample, rng)
-        images, cells, visible = self._cut(sample, pick, rng)
         return {
-            "frames": torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))),
-            "cells": torch.from_numpy(cells),
-            "visible": torch.from_numpy(visible),
+            **self._cut(sample, pick, rng),
             "dt_left": torch.tensor(dt[0]),
             "dt_right": torch.tensor(dt[1]),
             "epoch": torch.tensor(epoch),
@@ -166,10 +174,8 @@ class WindowDataset(Dataset[Item]):
         steps = np.abs(sample.frame_index[picked] - sample.frame_index[sample.key])
         return picked, (float(max(steps[0], 1)), float(max(steps[2], 1)))
 
-    def _cut(
-        self, sample: ClipSample, pick: list[int], rng: np.random.Generator
-    ) -> tuple[ByteArray, np.ndarray, np.ndarray]:
-        """Crops (T, H, W, 3), cells (T, K, 2) and visibility (T, K) of the picked frames."""
+    def _cut(self, sample: ClipSample, pick: list[int], rng: np.random.Generator) -> Item:
+        """Crops, cells and visibility of the picked frames, and what else the config wants."""
         config, size = self.config, self.config.size_hw_px
         xy, labelled = sample.xy_px[pick], sample.visible[pick] > 0
         drawn = augment.Draw()
@@ -177,18 +183,72 @@ class WindowDataset(Dataset[Item]):
             key = config.window.key
             drawn = augment.draw(rng, config.augment, xy[key], labelled[key], config.skeleton)
         affine = augment.crop_affine(sample.box_xyxy_px, size, config.crop.scale, drawn)
-        cut: dict[int, ByteArray] = {}
-        for i in pick:
-            if i not in cut:
-                cut[i] = augment.warp(sample.images[i].read(), affine, size)
-        images = np.stack([cut[i] for i in pick])
-        crop_xy = augment.apply(affine, xy)
+        moved, moves = self._recrop(len(pick), rng)
+        affines = [move[:2] @ np.vstack((affine, (0.0, 0.0, 1.0))) for move in moved]
+        cut: dict[tuple[int, bytes], ByteArray] = {}
+        for i, own in zip(pick, affines, strict=True):
+            if (i, own.tobytes()) not in cut:
+                cut[i, own.tobytes()] = augment.warp(sample.images[i].read(), own, size)
+        images = np.stack([cut[i, a.tobytes()] for i, a in zip(pick, affines, strict=True)])
+        crop_xy = np.stack([augment.apply(a, p) for a, p in zip(affines, xy, strict=True)])
         if drawn.flip:
             crop_xy, labelled = crop_xy[:, self.flip_order], labelled[:, self.flip_order]
+        clean = _channels_first(images.copy()) if config.clean else None
         images = self._disturb(images, crop_xy, labelled, rng)
         cells = cells_from_crop(crop_xy, config.crop.codec)
         visible = (labelled & inside(cells, size)).astype(np.float32)
-        return images, cells, visible
+        return {
+            "frames": _channels_first(images),
+            "cells": torch.from_numpy(cells),
+            "visible": torch.from_numpy(visible),
+            **({} if clean is None else {"clean": clean}),
+            **(self._second(sample, pick, (affine, drawn.flip), rng) if config.views else {}),
+            **moves,
+        }
+
+    def _second(
+        self,
+        sample: ClipSample,
+        pick: list[int],
+        first: tuple[augment.Affine, bool],
+        rng: np.random.Generator,
+    ) -> Item:
+        """Crops of the other view and its geometry; mirrored if the first (affine, flip) is."""
+        config, size = self.config, self.config.size_hw_px
+        other = sample.other
+        if other is None or sample.epipolar is None:
+            nothing = torch.zeros(len(pick), 3, *size, dtype=torch.uint8)
+            return {"other": nothing, "epipolar": torch.zeros(3, 3)}
+        drawn = augment.Draw(flip=first[1])
+        if config.augment is not None:
+            unknown = np.zeros(len(other.skeleton), np.bool_)
+            own = augment.draw(
+                rng, config.augment, other.xy_px[other.key], unknown, other.skeleton
+            )
+            drawn = replace(own, flip=first[1], box_xyxy_px=None)
+        affine = augment.crop_affine(other.box_xyxy_px, size, config.crop.scale, drawn)
+        images = np.stack([augment.warp(other.images[i].read(), affine, size) for i in pick])
+        here, there = (image_from_cells(a, config.crop.codec) for a in (first[0], affine))
+        matrix = there.T @ sample.epipolar @ here
+        matrix = matrix / np.linalg.norm(matrix)
+        return {
+            "other": _channels_first(images),
+            "epipolar": torch.from_numpy(matrix.astype(np.float32)),
+        }
+
+    def _recrop(self, frames: int, rng: np.random.Generator) -> tuple[list[np.ndarray], Item]:
+        """(3, 3) moves of the frames' crops away from the key frame's, and what the item says."""
+        rules, still = self.config.augment, [np.eye(3)] * frames
+        if rules is None or not rules.recrop_p:
+            return still, {}
+        moved = still
+        if frames > 1 and rng.random() < rules.recrop_p:
+            move = augment.recrop(rng, rules.recrop, self.config.size_hw_px)
+            first = int(rng.integers(1, frames))
+            key = self.config.window.key
+            moved = [move if (t < first) == (key >= first) else np.eye(3) for t in range(frames)]
+        back = [cells_of_map(np.linalg.inv(m), self.config.crop.codec) for m in moved]
+        return moved, {"to_key": torch.from_numpy(np.stack(back).astype(np.float32))}
 
     def _disturb(
         self, images: ByteArray, xy: np.ndarray, known: np.ndarray, rng: np.random.Generator
@@ -204,6 +264,11 @@ class WindowDataset(Dataset[Item]):
             severity = float(rng.uniform(0.1, max(rules.degrade_max, 0.1)))
             images = corrupt(images, kind, severity, rng)
         return images
+
+
+def _channels_first(images: ByteArray) -> torch.Tensor:
+    """(T, 3, H, W) of crops (T, H, W, 3)."""
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
 class EpochSampler:
@@ -284,6 +349,24 @@ def loader(dataset: Dataset[Item], sampler: Any, workers: int, pin: bool) -> Dat
         worker_init_fn=_quiet_worker,
         generator=torch.Generator(),
     )
+
+
+def plain_errors(batches: Iterable[T]) -> Iterator[T]:
+    """Batches of a loader; an error that a worker found says what it would have said here.
+
+    torch's loaders put the whole traceback of the worker into the message.
+
+    Raises:
+        PoseRosError: the worker's, in one line.
+
+    """
+    try:
+        yield from batches
+    except PoseRosError as error:
+        lines = str(error).strip().splitlines()
+        if not lines or "DataLoader worker" not in lines[0]:
+            raise
+        raise type(error)(lines[-1].partition(": ")[2]) from None
 
 
 def _quiet_worker(_worker: int) -> None:

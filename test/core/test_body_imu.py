@@ -268,3 +268,17 @@ def test_a_measured_acceleration_replaces_zero() -> None:
     assert np.allclose(now.points[0] - at, 0.5 * pull * t**2, atol=0.01)  # 0.75 m
     assert np.allclose(now.velocity[0], pull * t, atol=0.02)
     assert t * AGEING < 0.3 < t  # known for so long only because of the sensors
+
+
+def test_a_bone_that_is_seen_now_and_then_is_learned_all_the_same() -> None:
+    """The elbow shows for one second in four: never long enough in a row for a fit."""
+    imus = BodyImus(COCO17, tuple(Strap(s) for s in SENSORS))
+    at_ns, elbow = 0, COCO17.index("left_elbow")
+    for n in range(24 * 15):
+        stamp = 2 * n * FRAME_NS
+        at_ns = feed(imus, at_ns, stamp)
+        score, points = np.full((1, 17), 0.9, np.float32), camera(stamp * 1e-9)[None]
+        if stamp % 4_000_000_000 > 1_000_000_000:
+            score[0, elbow] = 0.0
+        imus.learn(stamp, IDS, points, score, WORLD_FROM_CAMERA)
+    assert imus.assigned() == {s: s for s in SENSORS}

@@ -133,6 +133,44 @@ def test_two_dimensions_give_upper_bounds_in_pixels():
         bones.update(ids, flat, score)
 
 
+def test_bones_learned_wrong_are_learned_anew():
+    """1.5 s of metres 25 % too long, then right: what was learned is given up within 1.5 s."""
+    truth, _ = walker(240)
+    bones, ids, wanted = BoneLengths(COCO17, 3), np.array([3]), lengths_of(truth)[4:]
+    feed(bones, 1.25 * truth[:45], noise=0.01)
+    np.testing.assert_allclose(bones.lengths(ids)[0, 4:], 1.25 * wanted, rtol=0.12)
+    feed(bones, truth[45:90], noise=0.01)
+    np.testing.assert_allclose(bones.lengths(ids)[0, 4:], wanted, rtol=0.05, atol=0.02)
+    feed(bones, 1.3 * truth[90:150], noise=0.01)  # another, taller person under this id
+    np.testing.assert_allclose(bones.lengths(ids)[0, 4:], 1.3 * wanted, rtol=0.05, atol=0.02)
+
+
+def test_wild_samples_and_a_wrong_side_do_not_make_it_forget():
+    truth, _ = walker(200)
+    bones, ids = BoneLengths(COCO17, 3), np.array([3])
+    feed(bones, truth[:100])
+    weight, held = bones.weights(ids)[0, FOREARM], bones.lengths(ids)[0, FOREARM]
+    feed(bones, truth[100:], outliers=0.2, seed=1)
+    assert bones.weights(ids)[0, FOREARM] > weight
+    crooked = truth[:60].copy()
+    crooked[:, AT("left_wrist")] += 0.15 * np.array([0.0, 1.0, 0.0])  # the right one is fine
+    feed(bones, crooked, seed=2)
+    assert bones.weights(ids)[0, FOREARM] > weight
+    assert bones.lengths(ids)[0, FOREARM] == pytest.approx(held, rel=0.03)
+
+
+def test_lengths_can_be_rescaled():
+    truth, _ = walker(60)
+    bones, ids = BoneLengths(COCO17, 3), np.array([3])
+    feed(bones, truth)
+    before, weight = bones.lengths(ids), bones.weights(ids)
+    bones.rescale(np.array([3, 77]), 0.8)
+    np.testing.assert_allclose(bones.lengths(ids), 0.8 * before, rtol=1e-5)
+    feed(bones, 0.8 * truth[:30], noise=0.016)  # and the new metres fit what was rescaled
+    np.testing.assert_allclose(bones.lengths(ids)[0, 4:], 0.8 * before[0, 4:], rtol=0.03)
+    assert (bones.weights(ids) >= weight).all()
+
+
 def test_nobody_and_bad_input():
     bones = BoneLengths(COCO17, 3)
     none = np.zeros((0, 17, 3), np.float32)

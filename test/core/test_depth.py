@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from pose_ros.core.camera import PinholeCamera
-from pose_ros.core.depth import decode_compressed_depth, decode_depth, depth_image
+from pose_ros.core.depth import (
+    decode_compressed_depth,
+    decode_depth,
+    depth_image,
+    parse_extrinsics,
+)
 from pose_ros.errors import CalibrationError, ShapeError
 
 MM = np.array([[0, 1000, 65535], [1, 250, 8000]], np.uint16)
@@ -175,3 +180,30 @@ def test_a_depth_image_knows_its_size_and_its_place() -> None:
     for wrong in (np.zeros((4, 4)), np.diag([1, 1, -1, 1.0]), np.eye(3)):
         with pytest.raises(CalibrationError, match="rgb_from_depth: expected"):
             depth_image(METRES, 5, camera, wrong)
+
+
+def test_extrinsics_of_a_parameter() -> None:
+    assert parse_extrinsics("") is None and parse_extrinsics("  ") is None
+    np.testing.assert_array_equal(parse_extrinsics("identity"), np.eye(4))
+    pose = parse_extrinsics("0.05, 0.01, -0.002, 0, 0, 0.7071068, 0.7071068")
+    assert pose is not None
+    np.testing.assert_allclose(pose @ [1, 0, 2, 1], [0.05, 1.01, 1.998, 1], atol=1e-6)
+    np.testing.assert_array_equal(
+        pose, parse_extrinsics("0.05 0.01 -0.002 0 0 0.7071068 0.7071068")
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["aligned", "0 0 0", "0 0 0 0 0 0", "0 0 0 1 0 0 0 1", "0 0 0 0 0 0 one"]
+)
+def test_extrinsics_that_are_not_seven_numbers(text: str) -> None:
+    with pytest.raises(CalibrationError, match="expected 'x y z qx qy qz qw'"):
+        parse_extrinsics(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["0 0 0 0 0 0 0", "nan 0 0 0 0 0 1", "0 0 0 1 1 0 0", "0 0 inf 0 0 0 1"]
+)
+def test_extrinsics_that_are_no_motion(text: str) -> None:
+    with pytest.raises(CalibrationError, match="a quaternion x y z w of length 1"):
+        parse_extrinsics(text)

@@ -6,14 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
-from pose_ros.core import crop
+from pose_ros.core import crop, ego
 from pose_ros.core.camera import PinholeCamera
 from pose_ros.core.ego import (
     EgoMotion,
     cut_turned,
     homography,
     level_from_camera,
-    parallax_px,
     roll_rad,
     turn_pixels,
 )
@@ -89,6 +88,16 @@ def test_a_turned_window_shows_the_key_frame_s_content(distortion) -> None:
     assert np.linalg.norm(want - [190.0, 90.0]) > 10
 
 
+def test_the_lookup_of_a_lens_is_exact_to_a_hundredth_of_a_pixel() -> None:
+    lens = PinholeCamera(640, 480, 540.0, 540.0, 320.0, 240.0, (-0.3, 0.1, 0.001, 0.0, 0.0))
+    corner, size = (37, 21), (203, 307)
+    found = ego._lookup(lens, TURN.T, corner, size)
+    xs, ys = np.meshgrid(corner[0] + np.arange(size[0]), corner[1] + np.arange(size[1]))
+    want = turn_pixels(lens, TURN.T, np.stack([xs, ys], axis=-1))
+    assert found.shape == (307, 203, 2) and found.dtype == np.float32
+    assert np.abs(found - want).max() < 0.02
+
+
 def test_level_frames_have_z_up_and_look_ahead() -> None:
     tilted = exp_so3(np.array([-0.4, 0.0, 0.2])) @ np.array([0.0, -1.0, 0.0])
     level = level_from_camera(tilted)
@@ -105,12 +114,6 @@ def test_roll_of_the_image() -> None:
     assert roll_rad(CAMERA, up, centre) == pytest.approx(0.3)
     assert roll_rad(CAMERA, np.array([0.0, -1.0, 0.0]), centre) == pytest.approx(0.0)
     assert np.isnan(roll_rad(CAMERA, np.array([0.0, 0.0, 1.0]), centre))
-
-
-def test_parallax_is_focal_length_times_way_over_depth() -> None:
-    assert parallax_px(CAMERA, np.array([0.03, 0.0, 0.04]), 2.5) == pytest.approx(
-        CAMERA.fx_px * 0.05 / 2.5
-    )
 
 
 def run(imu: Imu | None, dims: int, until: int = 45, gone: range = range(30, 42)) -> float:
@@ -132,7 +135,7 @@ def run(imu: Imu | None, dims: int, until: int = 45, gone: range = range(30, 42)
         if n in gone:
             score[0, 9:11] = 0.0
         if motion is not None:
-            flat, deep = (refiner, None) if dims == 2 else (None, refiner)
+            flat, deep = ((refiner,), ()) if dims == 2 else ((), (refiner,))
             motion.carry(stamp, CAMERA, flat, deep)
         size = np.array([130.0], np.float32) if dims == 2 else None
         now = refiner.update(stamp, ids, points[None], score, person_px=size)
@@ -155,7 +158,7 @@ def test_a_sensor_that_dies_changes_nothing() -> None:
         assert run(imu, 2) == run(None, 2)
     motion = EgoMotion(empty)
     assert motion.step(1) is None and motion.step(2) is None and motion.up(2) is None
-    assert motion.counts == {"compensated": 0, "missing": 1}
+    assert motion.counts == {"compensated": 0, "missing": 1, "doubted": 0}
 
 
 def test_the_offset_of_the_clocks_is_found_from_both_turnings() -> None:

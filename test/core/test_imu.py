@@ -182,3 +182,11 @@ def test_the_ring_forgets_and_goes_on() -> None:
     assert imu.turn(0, 999 * STEP_NS) is None
     turn = imu.turn(900 * STEP_NS, 999 * STEP_NS)
     assert np.allclose(log_so3(turn), [0, 0, -99 * 0.005], atol=1e-9)
+
+
+def test_one_rotation_is_that_of_the_batch() -> None:
+    rng = np.random.default_rng(6)
+    for size in (1e-6, 1e-3, 0.3, 3.1):
+        vectors = size * rng.standard_normal((5, 3))
+        one_by_one = np.array([exp_so3(vector) for vector in vectors])
+        np.testing.assert_allclose(one_by_one, exp_so3(vectors), atol=1e-14)

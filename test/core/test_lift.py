@@ -210,7 +210,29 @@ def test_a_person_of_whom_the_depth_image_shows_nothing() -> None:
     background = np.full((480, 640), 7.5, np.float32)
     assert (lift(scene, frame=scene.frame(depth_m=empty)).status == MISSING).all()
     far = lift(scene, frame=scene.frame(depth_m=background))
-    assert (far.status[0, BODY] == MISSING).all()  # a 5 m tall person is not one
+    assert (far.status == MISSING).all()  # a 5 m tall person is not one
+
+
+@pytest.mark.parametrize("wall_m", [4.1, 4.6, 5.5, 7.0])
+@pytest.mark.parametrize("turn_deg", [0, 55])
+def test_a_person_of_whom_only_the_wall_behind_is_measured(wall_m: float, turn_deg: int) -> None:
+    """Sensors lose dark clothes: then the depth around a person is that of the background."""
+    scene = Scene([person(2.5, turn_deg=turn_deg)])
+    result = lift(scene, frame=scene.frame(depth_m=np.full((480, 640), wall_m, np.float32)))
+    assert (result.status == MISSING).all() and np.isnan(result.xyz_m).all()
+    assert result.scale.tolist() == [ScaleSource.UNKNOWN]
+
+
+@pytest.mark.parametrize("size", [0.6, 1.0, 1.25])
+def test_children_and_tall_people_are_believed(size: float) -> None:
+    """0.6 to 1.25 times the person of the other tests: 1.0 m to 2.1 m."""
+    scene = Scene([person(2.5)])
+    # what is `size` times as far away and as large looks the same
+    depth = (size * scene.render(VGA)).astype(np.float32)
+    result = lift(scene, frame=scene.frame(depth_m=depth))
+    limbs = result.xyz_m[0, BODY] - size * scene.truth()[0, BODY]
+    assert (result.status[0, BODY] == MEASURED).all()
+    assert np.linalg.norm(limbs, axis=-1).max() < 0.08
 
 
 @pytest.mark.parametrize("change", ["no depth", "no camera", "other K", "late", "early"])

@@ -1,15 +1,69 @@
 """The pipeline as a whole: order of things, fresh starts, live parameters."""
 
+import dataclasses
+
 import numpy as np
 import pytest
-from world import SECOND, Person, World, times
+from world import SECOND, SIZE_PX, Person, World, times
 
+from pose_ros.core.camera import PinholeCamera
 from pose_ros.core.config import PipelineConfig, with_values
-from pose_ros.core.values import TrackState
+from pose_ros.core.embody import Embodier
+from pose_ros.core.pipeline import PosePipeline
+from pose_ros.core.predict import predicted
+from pose_ros.core.skeletons import COCO17
+from pose_ros.core.values import (
+    DepthImage,
+    Frame,
+    KeypointStatus,
+    Poses2D,
+    Poses3D,
+    ScaleSource,
+    TrackState,
+)
 from pose_ros.errors import ConfigError
 
 STILL = Person(lambda t: (150.0, 240.0))
 OTHER = Person(lambda t: (450.0, 240.0))
+WALKER = Person(lambda t: (150.0 + 120.0 * t, 240.0))
+CAMERA = PinholeCamera.from_fov(*SIZE_PX, 70.0)
+AHEAD_M = 4.0
+
+
+class Wall:
+    """Stands in for the depth lifter: everybody is `AHEAD_M` ahead."""
+
+    def reset(self) -> None:
+        """Nothing is remembered."""
+
+    def lift(self, frame: Frame, poses: Poses2D) -> Poses3D:
+        """Measured joints."""
+        out = Poses3D.unknown(poses.ids, len(COCO17))
+        seen = np.isfinite(poses.xy_px).all(axis=-1)
+        out.xyz_m[seen] = AHEAD_M * CAMERA.rays(poses.xy_px)[seen]
+        out.covariance_m2[seen] = 1e-4 * np.eye(3)
+        out.status[seen], out.score[seen] = KeypointStatus.MEASURED, poses.score[seen]
+        out.scale[:] = ScaleSource.DEPTH
+        return out
+
+
+class MetricWorld(World):
+    """A world in front of a calibrated depth camera."""
+
+    def pipeline(self, frames: int = 1) -> PosePipeline:
+        """Metres, too."""
+        pipeline = super().pipeline(frames)
+        pipeline.embodier = Embodier(COCO17, self.config, None)
+        pipeline.embodier.depth = Wall()  # type: ignore[assignment]
+        return pipeline
+
+    def frame(self, t: float, size_px: tuple[int, int] = SIZE_PX) -> Frame:
+        """Picture, camera and depth."""
+        frame = super().frame(t, size_px)
+        deep = np.full(size_px[::-1], np.nan, np.float32)
+        return dataclasses.replace(
+            frame, camera=CAMERA, depth=DepthImage(deep, frame.stamp_ns, CAMERA)
+        )
 
 
 def test_a_result_carries_the_frame_it_answers() -> None:
@@ -54,6 +108,50 @@ def test_coasting_without_images_goes_from_occluded_to_lost_once() -> None:
     told = [s for r in coasted for s in r.tracks.state.tolist()]
     assert told == [TrackState.OCCLUDED] * 4 + [TrackState.LOST]
     assert all(np.isnan(r.poses.xy_px).all() for r in coasted)
+
+
+def test_coasting_carries_bodies_on_until_the_limit_and_moves_nothing() -> None:
+    world, twin = MetricWorld([WALKER]), MetricWorld([WALKER])
+    pipeline, undisturbed = world.pipeline(), twin.pipeline()
+    last = world.run(times(30, 1.0), pipeline)[-1]
+    twin.run(times(30, 1.0), undisturbed)
+    longest_s = world.config.filter.max_prediction_s
+    speed_m_s = AHEAD_M * 120.0 / CAMERA.fx_px
+    variance = last.body.poses.covariance_m2[0, :, 0, 0]
+    for ahead_s in (0.1, 0.2, longest_s):
+        coasted = pipeline.coast(last.stamp_ns + round(ahead_s * SECOND))
+        assert coasted.tracks.state.tolist() == [TrackState.OCCLUDED]
+        body = coasted.body
+        assert (body.poses.status == KeypointStatus.PREDICTED).all()
+        assert body.poses.scale.tolist() == [ScaleSource.DEPTH]
+        moved = (body.poses.xyz_m - last.body.poses.xyz_m)[0].mean(axis=0)
+        np.testing.assert_allclose(moved, [speed_m_s * ahead_s, 0, 0], atol=0.03)
+        before, variance = variance, body.poses.covariance_m2[0, :, 0, 0]
+        assert (variance > before).all()
+        straight = predicted(last, coasted.stamp_ns, longest_s).body.poses  # not step by step
+        np.testing.assert_array_equal(body.poses.covariance_m2, straight.covariance_m2)
+        assert body.angles is None and np.isnan(coasted.poses.xy_px).all()
+    over = pipeline.coast(last.stamp_ns + round((longest_s + 0.01) * SECOND)).body
+    assert (over.poses.status == KeypointStatus.MISSING).all()
+    assert np.isnan(over.poses.xyz_m).all() and np.isnan(over.lengths_m).all()
+    assert over.poses.scale.tolist() == [ScaleSource.UNKNOWN]
+    late = last.stamp_ns / SECOND + 1 / 30  # older than what was coasted to
+    after, same = pipeline.step(world.frame(late)), undisturbed.step(twin.frame(late))
+    np.testing.assert_array_equal(after.body.poses.xyz_m, same.body.poses.xyz_m)
+    np.testing.assert_array_equal(after.body.poses.covariance_m2, same.body.poses.covariance_m2)
+
+
+def test_coasting_after_a_fresh_start_or_without_metres_carries_no_body_on() -> None:
+    world = MetricWorld([STILL])
+    pipeline = world.pipeline()
+    last = world.run(times(30, 0.5), pipeline)[-1]
+    assert pipeline.coast(last.stamp_ns + 1).body is not None
+    pipeline.flush()
+    assert pipeline.coast(last.stamp_ns + 2).body is None
+    flat = World([STILL])
+    pipeline = flat.pipeline()
+    flat.run(times(30, 0.5), pipeline)
+    assert pipeline.coast(SECOND // 2).body is None
 
 
 def test_coasting_before_any_image_is_empty() -> None:

@@ -101,7 +101,7 @@ def test_the_facts_of_a_network_are_words() -> None:
     facts = video_pipeline(World([]), 3, 1).net.facts
     assert facts == {
         "net": "world", "trained": "false", "mode": "delayed", "lookahead_frames": "1",
-        "device": "cpu", "backend": "numpy",
+        "device": "cpu", "backend": "numpy", "weights": "",
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from swinging import lengths_of, walker
 from pose_ros.core.anthropometry import anatomy_of
 from pose_ros.core.refine import (
     RefineConfig,
+    literal_config,
     minimise,
     offline_config,
     open_window,
@@ -103,6 +104,40 @@ def test_the_safe_step_lowers_the_energy_every_time(jitter):
         window, start = open_window(points, confidence, stamps, lengths, COCO17, STREAM)
         energy = unroll(window, start, 25).energy
         assert (np.diff(energy, axis=0) <= 1e-12).all()
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_literal_mode_is_the_paper_s_by_hand(dims):
+    """Two joints, three frames, confidences that must not count: equations 25, 27, 24 and 31."""
+    bone = Skeleton("bone", ("a", "b"), (("a", "b"),), (), (0.1, 0.1))
+    config = dataclasses.replace(literal_config(dims), speed=False)
+    assert config.iterations == 5
+    points = np.zeros((1, 3, 2, dims))
+    points[0, :, 1, 0] = [1.1, 0.4, 0.2]  # too long, too short, shorter than half: no clamp
+    points[0, 1, 0, 1] = 0.3
+    confidence = np.array([[[0.9, 0.2], [0.5, 0.7], [0.1, 0.3]]])
+    window, start = open_window(
+        points, confidence, np.arange(3.0)[None], np.ones((1, 1)), bone, config
+    )
+    length = np.array([1.1, 0.5, 0.2])
+    terms, gradient = window.terms(start)
+    _, spatial, temporal, domain = terms[:, 0]
+    assert spatial == pytest.approx(0.5 * ((length - 1.0) ** 2).sum())  # equation 25
+    # Equation 27 with T = 3: |p1 - 2 p2 + p3|^2 of both joints, here (0, -0.6) and (0.5, 0)
+    assert temporal == pytest.approx(0.6**2 + 0.5**2)
+    assert domain == 0.0
+    assert float(window.energy(terms)[0]) == pytest.approx(spatial + temporal)
+    unit = np.zeros((3, dims))
+    unit[:, :2] = [[1, 0], [0.8, -0.6], [1, 0]]  # from a to b
+    pull = (length - 1.0)[:, None] * unit
+    bend = np.zeros((2, dims))
+    bend[0, 1], bend[1, 0] = -0.6, 0.5
+    stencil = np.array([1.0, -2.0, 1.0])
+    wanted = 2.0 * stencil[:, None, None] * bend
+    wanted += np.stack([-pull, pull], axis=1)
+    np.testing.assert_allclose(gradient[0], wanted, atol=1e-9)
+    done = unroll(window, start, 1).points  # equation 24 with the correction of 31
+    np.testing.assert_allclose(done[0], points[0] - wanted, atol=1e-9)
 
 
 def test_the_literal_step_explodes():

@@ -91,8 +91,8 @@ def test_the_stated_ellipsoids_hold_the_truth(hidden):
         inside.append(np.einsum("ni,nij,nj->n", off, np.linalg.inv(got["covariance"][which]), off))
         speed_off = (got["velocity"] - 30 * np.gradient(truth, axis=0))[which]
         fast.append((speed_off**2).sum(-1) / got["speed_std"][which] ** 2)
-    assert 0.90 <= (np.concatenate(inside) < 7.815).mean() <= 0.985
-    assert (np.concatenate(fast) < 7.815).mean() >= 0.90
+    assert 0.90 <= (np.concatenate(inside) < 7.815).mean() <= 0.98
+    assert 0.90 <= (np.concatenate(fast) < 7.815).mean() <= 0.98
 
 
 def test_the_covariance_grows_while_a_joint_is_away_and_the_joint_ends_missing():
@@ -267,6 +267,20 @@ def flat(frames):
     height = np.ptp(pixels[..., 1], axis=1) + 5 * rng.standard_normal(frames)
     score = np.full(pixels.shape[:2], 0.9, np.float32)
     return seen.astype(np.float32), pixels, score, height.astype(np.float32), stamps
+
+
+def test_the_floor_moves_with_the_camera_s_frame():
+    refiner = StreamRefiner(COCO17, 3, CONFIG)
+    refiner.ground = np.array([0.6, -0.8, 0.0, 1.5])
+    c, s = np.cos(0.4), np.sin(0.4)
+    turn, shift = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]]), np.array([0.3, -0.2, 1.0])
+    points = np.random.default_rng(0).standard_normal((5, 3))
+    heights = points @ refiner.ground[:3] + refiner.ground[3]
+    refiner.transform(turn, shift)
+    moved = points @ turn.T + shift
+    np.testing.assert_allclose(moved @ refiner.ground[:3] + refiner.ground[3], heights)
+    refiner.transform(turn.T)
+    np.testing.assert_allclose(refiner.ground[:3], [0.6, -0.8, 0.0], atol=1e-12)
 
 
 def test_pixels_are_refined_in_person_heights():

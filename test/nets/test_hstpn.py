@@ -135,6 +135,36 @@ def test_a_stream_answers_like_a_window() -> None:
     assert state.seen.tolist() == [3, 3]
 
 
+@pytest.mark.parametrize("prior", [False, True])
+def test_the_large_crop(prior: bool) -> None:
+    """384x288: shapes of a window, and of a step of a stream, which answers like the window."""
+    size = {"size_hw_px": (384, 288)}
+    net: Hstpn = tiny(**size)
+    if prior:
+        net = build_net("hstpn_robot", backbone="movenet_lightning", prior=True, **size)
+    net = cases.wake(net, spread=0.02).eval()
+    x = cases.windows(net, 1)
+    assert x.shape[-2:] == (384, 288)
+    with torch.no_grad():
+        features = net.encode(x[:, -1])
+        assert features[0].shape == (1, net.config.channels, 96, 72)
+        out, state = net.step(features[0], net.start(1, features[0]))
+        assert out.heatmaps.shape == (1, net.joints, 96, 72)
+        assert state.hidden.shape == (1, net.config.channels, 96, 72)
+        assert torch.isfinite(out.heatmaps).all() and out.heatmaps.std() > 0
+        window = net.fuse((features[0][:, None],), torch.zeros(1), torch.zeros(1)).heatmaps
+        torch.testing.assert_close(out.heatmaps, window, atol=1e-5, rtol=1e-5)
+        assert net(x).heatmaps.shape == (1, net.joints, 96, 72)
+        moved = net.recrop(state, cells_of_a_shift(8.0, 4.0), torch.tensor([0.1]))
+        torch.testing.assert_close(
+            moved.hidden[:, :, :95, :70], state.hidden[:, :, 1:, 2:], atol=1e-5, rtol=0
+        )
+
+
+def cells_of_a_shift(x_px: float, y_px: float) -> torch.Tensor:
+    return hstpn.cells_old_from_new(affine(1, 0, 0), affine(1, x_px, y_px))
+
+
 def test_memory_changes_the_answer_and_nobody_new_has_any() -> None:
     net = cases.wake(tiny()).eval()
     with torch.no_grad():

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from rclpy.node import Node
 
 from pose_ros import graph
 
+sys.path.insert(0, str(Path(__file__).parent))
 START_S = 60.0
 
 

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from geometry_msgs.msg import PointStamped, PoseArray, TwistStamped
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image, JointState
-from std_msgs.msg import Header, String
+from rgbd import RgbdCamera
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import String
 from visualization_msgs.msg import MarkerArray
 
 from pose_ros import graph
 from pose_ros.core.skeletons import COCO17
 from pose_ros.msg import HumanJointStateArray, HumanPose, HumanPoseArray, Keypoint
-from pose_ros.nodes import conversions
 from pose_ros.srv import CalibratePerson
 from pose_ros.training.render import Rendered, render
 from pose_ros.training.scene import SceneConfig, random_scene
 
 FIRST_NS = 1_700_000_000_000_000_000
 NET = {"model.name": "movenet_lightning", "device": "cpu", "threads": 1}
-SENSOR = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 FRAMES = 16
+TF, HRI = (importlib.util.find_spec(name) is not None for name in ("tf2_msgs", "hri_msgs"))
 
 
 @pytest.fixture(scope="module")
@@ -35,75 +36,9 @@ def film() -> list[Rendered]:
     return [render(scene, i) for i in range(FRAMES)]
 
 
-class DepthCamera:
-    """Publishes pictures with aligned depth, and collects what comes back."""
-
-    def __init__(self, peer: Any) -> None:
-        self.peer = peer
-        node = peer.node
-        self.images = node.create_publisher(Image, graph.IMAGE, SENSOR)
-        self.infos = node.create_publisher(CameraInfo, graph.CAMERA_INFO, SENSOR)
-        self.depths = node.create_publisher(Image, graph.DEPTH, SENSOR)
-        self.depth_infos = node.create_publisher(CameraInfo, graph.DEPTH_INFO, SENSOR)
-        self.heard: dict[str, list[Any]] = {}
-        self.readers: list[Any] = []
-        self.listen(HumanPoseArray, graph.POSES)
-
-    def listen(self, kind: type, topic: str, latched: bool = False) -> list[Any]:
-        heard = self.heard.setdefault(topic, [])
-        qos = QoSProfile(depth=50)
-        if latched:
-            qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
-        self.readers.append(self.peer.node.create_subscription(kind, topic, heard.append, qos))
-        return heard
-
-    def connect(self) -> None:
-        heard = self.heard[graph.POSES]
-        publishers = (self.images, self.depths, self.infos, self.depth_infos)
-        assert self.peer.spin_until(
-            lambda: heard and all(p.get_subscription_count() for p in publishers)
-        )
-        heard.clear()
-
-    def send(self, picture: Rendered, stamp_ns: int, depth: bool = True) -> HumanPoseArray:
-        """Send one picture, after its depth; again if DDS lost it. Returns the answer."""
-        header = Header(stamp=conversions.time_from_ns(stamp_ns), frame_id="camera")
-        info = conversions.info_from_camera(picture.camera, header)
-        metres = np.nan_to_num(picture.depth_m).astype(np.float32)
-        height, width = metres.shape
-        deep = Image(
-            header=header, height=height, width=width, encoding="32FC1", step=4 * width,
-            data=metres.tobytes(),
-        )  # fmt: skip
-        image = conversions.image_from_pixels(picture.rgb, "rgb8", header)
-        for _ in range(3):
-            self.infos.publish(info)
-            self.depth_infos.publish(info)
-            if depth:
-                self.depths.publish(deep)
-            self.peer.spin_for(0.02)
-            self.images.publish(image)
-            if self.peer.spin_until(lambda: self.answer(header), 3.0):
-                break
-        answer = self.answer(header)
-        assert answer is not None
-        return answer
-
-    def answer(self, header: Header) -> HumanPoseArray | None:
-        stale = HumanPoseArray.STALE_INPUT
-        found = (a for a in self.heard[graph.POSES] if a.header.stamp == header.stamp)
-        return next((a for a in found if a.health != stale), None)
-
-    def close(self) -> None:
-        for publisher in (self.images, self.infos, self.depths, self.depth_infos):
-            self.peer.node.destroy_publisher(publisher)
-        for reader in self.readers:
-            self.peer.node.destroy_subscription(reader)
-
-
 @pytest.fixture
-def camera(peer: Any) -> Iterator[DepthCamera]:
-    camera = DepthCamera(peer)
+def camera(peer: Any) -> Iterator[RgbdCamera]:
+    camera = RgbdCamera(peer)
     yield camera
     camera.close()
 
@@ -113,6 +48,8 @@ def running(start: Any) -> Any:
     return start(graph.pose(**NET, **{
         "depth_transport": "raw", "lift.source": "depth", "output_deadline_s": 0.4,
         "predict.rate_hz": 50.0, "predict.horizon_s": 0.05, "compat.pose_array": True,
+        "filter.max_prediction_s": 0.9,  # a busy machine answers late
+        "privacy.publish_cropped": True, "tf": "full" if TF else "body",
     }))  # fmt: skip
 
 
@@ -122,7 +59,7 @@ def body_of(answer: HumanPoseArray) -> HumanPose:
 
 
 def test_a_rendered_person_comes_out_in_metres_with_angles(
-    running: Any, camera: DepthCamera, film: list[Rendered], peer: Any
+    running: Any, camera: RgbdCamera, film: list[Rendered], peer: Any
 ) -> None:
     angles = camera.listen(HumanJointStateArray, graph.ANGLES)
     points = camera.listen(PoseArray, graph.POSE_ARRAY)
@@ -137,6 +74,7 @@ def test_a_rendered_person_comes_out_in_metres_with_angles(
             places = camera.listen(PointStamped, f"{topic}/position")
             speeds = camera.listen(TwistStamped, f"{topic}/velocity")
             models = camera.listen(String, f"{topic}/urdf", latched=True)
+            cut = camera.listen(Image, f"{topic}/cropped")
             peer.spin_for(0.5)
     human, truth = body_of(answer), film[-1].xyz_camera_m[0]
     assert answer.health == HumanPoseArray.OK
@@ -160,27 +98,131 @@ def test_a_rendered_person_comes_out_in_metres_with_angles(
     assert joints[-1].header == answer.header and len(joints[-1].name) == len(joints[-1].position)
     assert places[-1].point.z == pytest.approx(root.z) and speeds
     assert f"waist_{human.body_id}" in models[-1].data and models[-1].data.startswith("<")
+    roi = human.roi
+    assert (cut[-1].header, cut[-1].encoding) == (answer.header, "rgb8")
+    assert abs(cut[-1].width - roi.width) <= 2 and abs(cut[-1].height - roi.height) <= 2
+    assert ahead and not ahead[-1].humans  # by this machine's clock the pictures are years old
+
+
+def calibrated(peer: Any, client: Any, **request: Any) -> Any:
+    future = client.call_async(CalibratePerson.Request(**request))
+    assert peer.spin_until(future.done, 15.0)
+    return future.result()
+
+
+def test_a_person_can_be_asked_about_and_measured_while_images_go_on(
+    running: Any, camera: RgbdCamera, film: list[Rendered], peer: Any
+) -> None:
+    camera.connect()
     client = peer.node.create_client(CalibratePerson, "/pose_node/calibrate_person")
     assert peer.spin_until(client.service_is_ready)
-    for number, stature_m, words in (
-        (human.id, 0.0, ""), (human.id, 1.8, "metres rest on depth only"), (999, 0.0, "id 999"),
-    ):  # fmt: skip
-        asked = CalibratePerson.Request(id=number, stature_m=stature_m)
-        future = client.call_async(asked)
-        assert peer.spin_until(future.done, 10.0)
-        reply = future.result()
-        assert words in reply.message and reply.success == (words == "")
-        if reply.success:
-            assert 1.2 < reply.stature_m < 2.2 and max(reply.learned) > 0.1
+    begin = FIRST_NS + 30_000_000_000
+    for i, picture in enumerate(film):
+        human = body_of(camera.send(picture, begin + picture.stamp_ns))
+        if i == 10:
+            asked = client.call_async(CalibratePerson.Request(id=human.id, seconds=0.5))
+    assert peer.spin_until(asked.done, 15.0)
+    assert asked.result().success and max(asked.result().learned) > 0.1
+    stature_m = 0.0
+    for i, picture in enumerate(film):  # alive: otherwise the person is lost soon
+        body_of(camera.send(picture, begin + 600_000_000 + picture.stamp_ns))
+        if i == 2:
+            reply = calibrated(peer, client, id=human.id)
+            assert reply.success and 1.2 < reply.stature_m < 2.2
             assert len(reply.segment_lengths) == len(COCO17.edges)
+            stature_m = reply.stature_m
+    assert stature_m
+    refused = calibrated(peer, client, id=human.id, stature_m=1.8)
+    assert not refused.success and "metres rest on depth only" in refused.message
+    assert "id 999" in calibrated(peer, client, id=999).message
+    peer.spin_for(3.0)  # nobody is accepted whom no image has shown for longer than max_lost_s
+    gone = calibrated(peer, client, id=human.id)
+    assert not gone.success and "nobody is followed" in gone.message
     peer.node.destroy_client(client)
-    later = ahead[-1].humans[0].keypoints
-    assert {k.status for k in later} <= {Keypoint.PREDICTED, Keypoint.MISSING}
-    assert all(math.isnan(k.u) for k in later)  # pixels belong to an image
+
+
+def test_predictions_end_when_images_do(
+    running: Any, camera: RgbdCamera, film: list[Rendered], peer: Any
+) -> None:
+    ahead = camera.listen(HumanPoseArray, graph.PREDICTED)
+    camera.connect()
+    for picture in film:
+        camera.send(picture, time.time_ns())
+    number = body_of(camera.heard[graph.POSES][-1]).id
+    peer.spin_for(3.0)
+    told = [h for a in ahead for h in a.humans if h.id == number]
+    joints = [k for human in told for k in human.keypoints]
+    assert any(k.status == Keypoint.PREDICTED and math.isfinite(k.position.z) for k in joints)
+    assert {k.status for k in joints} <= {Keypoint.PREDICTED, Keypoint.MISSING}
+    assert all(math.isnan(k.u) for k in joints)  # pixels belong to an image
+    assert HumanPose.OCCLUDED in {h.state for h in told}
+    assert HumanPose.LOST not in {h.state for h in told}
+    assert ahead[-1].humans == []
+
+
+@pytest.mark.skipif(not TF, reason="tf2_msgs is not installed")
+def test_frames_of_the_person_on_tf(
+    running: Any, camera: RgbdCamera, film: list[Rendered], peer: Any
+) -> None:
+    from tf2_msgs.msg import TFMessage
+
+    told = camera.listen(TFMessage, "/tf")
+    camera.connect()
+    begin = FIRST_NS + 30_000_000_000
+    for picture in film:
+        answer = camera.send(picture, begin + picture.stamp_ns)
+    human = body_of(answer)
+    assert peer.spin_until(
+        lambda: told and told[-1].transforms[0].header.stamp == answer.header.stamp, 5.0
+    )
+    frames = {one.child_frame_id: one for one in told[-1].transforms}
+    root, body = frames[f"body_{human.body_id}"], human.root.pose
+    assert root.header == answer.header
+    at, turn = root.transform.translation, root.transform.rotation
+    assert (at.x, at.y, at.z) == pytest.approx((body.position.x, body.position.y, body.position.z))
+    facing = body.orientation
+    same = (facing.x, facing.y, facing.z, facing.w)
+    assert (turn.x, turn.y, turn.z, turn.w) == pytest.approx(same)
+    assert frames[f"l_knee_{human.body_id}"].header.frame_id == f"l_hip_{human.body_id}"
+    numbers = [
+        value
+        for message in told for one in message.transforms
+        for part in (one.transform.translation, one.transform.rotation)
+        for value in (part.x, part.y, part.z)
+    ]  # fmt: skip
+    assert len(frames) > 15 and all(math.isfinite(value) for value in numbers)
+
+
+@pytest.mark.skipif(not HRI, reason="hri_msgs is not installed")
+def test_where_the_person_is_in_the_picture_in_hri_msgs(
+    running: Any, camera: RgbdCamera, film: list[Rendered], peer: Any
+) -> None:
+    from hri_msgs.msg import IdsList, NormalizedRegionOfInterest2D, Skeleton2D
+
+    tracked = camera.listen(IdsList, f"{graph.BODIES}/tracked")
+    camera.connect()
+    begin = FIRST_NS + 45_000_000_000
+    for i, picture in enumerate(film):
+        answer = camera.send(picture, begin + picture.stamp_ns)
+        if i == 8:
+            topic = f"{graph.BODIES}/{body_of(answer).body_id}"
+            regions = camera.listen(NormalizedRegionOfInterest2D, f"{topic}/roi")
+            skeletons = camera.listen(Skeleton2D, f"{topic}/skeleton2d")
+            peer.spin_for(0.5)
+    human = body_of(answer)
+    assert peer.spin_until(
+        lambda: skeletons and skeletons[-1].header.stamp == answer.header.stamp, 5.0
+    )
+    assert list(tracked[-1].ids) == [human.body_id] and tracked[-1].header == answer.header
+    knee = human.keypoints[COCO17.index("left_knee")]
+    point = skeletons[-1].skeleton[Skeleton2D.LEFT_KNEE]
+    assert (point.x * 320 - 0.5, point.y * 240 - 0.5) == pytest.approx((knee.u, knee.v), abs=0.01)
+    assert regions[-1].header == answer.header and regions[-1].c > 0.3
+    assert regions[-1].xmin * 320 == pytest.approx(human.roi.x_offset, abs=1.0)
 
 
 def test_without_depth_it_says_so_and_knows_no_metres(
-    running: Any, camera: DepthCamera, film: list[Rendered]
+    running: Any, camera: RgbdCamera, film: list[Rendered]
 ) -> None:
     camera.connect()
     begin = FIRST_NS + 60_000_000_000
@@ -192,6 +234,29 @@ def test_without_depth_it_says_so_and_knows_no_metres(
     assert all(math.isnan(k.position.z) for k in human.keypoints)
     assert any(math.isfinite(k.u) for k in human.keypoints)
     assert "no depth image within" in running.text
+
+
+def test_what_is_not_installed_is_said_once(running: Any) -> None:
+    assert running.text.count("hri_msgs is not installed") == (0 if HRI else 1)
+    assert running.text.count("tf2_msgs is not installed") == (0 if TF else 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "there", "words"),
+    [
+        ("hri.enable", "on", HRI, "hri_msgs cannot be imported"),
+        ("tf", "full", TF, "tf2_msgs cannot be imported"),
+        ("depth.extrinsics", "left", False, "depth.extrinsics: expected 'x y z qx qy qz qw'"),
+    ],
+)
+def test_what_cannot_be_had_stops_the_node_with_a_sentence(
+    start: Any, name: str, value: str, there: bool, words: str
+) -> None:
+    if there:
+        pytest.skip("it is installed")
+    program = start(graph.pose(**NET, **{name: value}))
+    assert program.process.wait(60) == 1
+    assert words in program.text and "Traceback" not in program.text
 
 
 def test_the_process_ends_cleanly(running: Any) -> None:

@@ -206,6 +206,43 @@ def standing() -> PoseResult:
     return dataclasses.replace(told, body=body)
 
 
+@pytest.mark.parametrize(
+    ("pixels", "place", "published"),
+    [
+        (Keypoint.MEASURED, Keypoint.MEASURED, Keypoint.MEASURED),
+        (Keypoint.MEASURED, Keypoint.INFERRED, Keypoint.INFERRED),  # a hand behind a board
+        (Keypoint.MEASURED, Keypoint.PREDICTED, Keypoint.PREDICTED),
+        (Keypoint.INFERRED, Keypoint.MEASURED, Keypoint.INFERRED),
+        (Keypoint.MEASURED, Keypoint.MISSING, Keypoint.MEASURED),  # no metres, but pixels
+        (Keypoint.MISSING, Keypoint.PREDICTED, Keypoint.PREDICTED),  # metres, but no pixels
+        (Keypoint.MISSING, Keypoint.MISSING, Keypoint.MISSING),
+    ],
+)
+def test_a_status_is_that_of_what_is_known_worse(pixels: int, place: int, published: int) -> None:
+    told = standing()
+    assert told.body is not None
+    told.body.poses.status[0] = place
+    if place == Keypoint.MISSING:
+        told.body.poses.xyz_m[0] = np.nan
+    status = np.full((1, 17), pixels, np.int8)
+    poses = told.poses
+    if pixels == Keypoint.MISSING:
+        poses.xy_px[:], poses.score[:] = np.nan, 0.0
+    told = dataclasses.replace(told, refined=Refined2D(poses, status))
+    human = c.pose_messages(COCO17, 0.2).array(told, Header()).humans[0]
+    assert {point.status for point in human.keypoints[:12]} == {published}  # those in the image
+    assert all(math.isnan(p.position.z) == (place == Keypoint.MISSING) for p in human.keypoints)
+
+
+def test_what_is_predicted_is_never_called_measured() -> None:
+    told = standing()
+    assert told.body is not None
+    told.body.poses.status[0] = Keypoint.PREDICTED
+    told.poses.xy_px[:], told.poses.score[:] = np.nan, 0.0  # pixels belong to an image
+    human = c.pose_messages(COCO17, 0.2).array(told, Header()).humans[0]
+    assert {point.status for point in human.keypoints} == {Keypoint.PREDICTED}
+
+
 def test_a_body_becomes_metres() -> None:
     human = c.pose_messages(COCO17, 0.2).array(standing(), Header()).humans[0]
     assert human.scale_source == HumanPose.SCALE_MONO
@@ -245,6 +282,20 @@ def test_a_joint_without_metres_is_nan_with_unknown_covariance() -> None:
     told.body.poses.xyz_m[0, 9] = told.body.poses.covariance_m2[0, 9] = np.nan
     human = c.pose_messages(COCO17, 0.2).array(told, Header()).humans[0]
     assert math.isnan(human.keypoints[9].position.y) and human.keypoints[9].covariance[0] == -1.0
+
+
+def test_joints_of_which_only_the_place_is_known_have_its_status_and_score() -> None:
+    told = standing()  # as `coast` answers: everybody carried on, without pixels
+    assert told.body is not None
+    told.poses.xy_px[:], told.poses.score[:] = np.nan, 0.0
+    told.body.poses.status[:], told.body.poses.score[:] = Keypoint.PREDICTED, 0.5
+    told.body.poses.xyz_m[0, 9] = np.nan
+    points = c.pose_messages(COCO17, 0.2).array(told, Header()).humans[0].keypoints
+    assert all(math.isnan(p.u) and math.isnan(p.v) for p in points)
+    rest = [p for i, p in enumerate(points) if i != 9]
+    assert {p.status for p in rest} == {Keypoint.PREDICTED}
+    assert {p.confidence for p in rest} == {0.5}
+    assert (points[9].status, points[9].confidence) == (Keypoint.MISSING, 0.0)
 
 
 def test_filled_joints_say_what_they_are() -> None:

@@ -71,7 +71,8 @@ def test_a_folder_of_pictures_becomes_poses_a_film_and_a_summary(
     assert frames(out / "overlay.mp4") == FRAMES
     counts = topics(out / "poses")
     assert counts[graph.POSES] >= summary["frames_out"] and counts[graph.MARKERS] > 0
-    assert counts[graph.ANGLES] == counts[graph.POSES]
+    # the recording ends between any two messages, and repeated poses come without angles
+    assert summary["frames_out"] <= counts[graph.ANGLES] <= counts[graph.POSES]
     assert (summary["camera_fov_deg"], summary["camera_fov_assumed"]) == (60.0, False)
     low, high = summary["angles"]["knee_range_deg"]
     assert -10 < low <= high < 160 and summary["why_no_angles"] is None

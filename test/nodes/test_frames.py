@@ -1,47 +1,28 @@
 """The output frame: moved by TF at the image's stamp, unknown without it, refused without tf2."""
 
+import dataclasses
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
+import stand_ins
 from std_msgs.msg import Header
 
 from pose_ros.core.values import Body, PoseResult, Poses2D, Poses3D, Tracks, TrackState
 from pose_ros.errors import ConfigError
+from pose_ros.msg import HumanPoseArray
 from pose_ros.nodes import frames
 from pose_ros.nodes.conversions import time_from_ns
+from pose_ros.nodes.pose_node import PoseNode
 
 STAMP_NS = 1_700_000_000_500_000_000
 
 
-class TransformException(Exception):
-    """As of tf2_ros."""
-
-
-class Buffer:
-    """Knows one transform: base <- camera at STAMP_NS, half a turn about z and 2 m along x."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, str, int]] = []
-
-    def lookup_transform(self, target: str, source: str, when: Any, timeout: Any) -> Any:
-        self.asked.append((target, source, when.nanoseconds))
-        if (target, source, when.nanoseconds) != ("base", "camera", STAMP_NS):
-            raise TransformException("extrapolation into the future")
-        return SimpleNamespace(transform=SimpleNamespace(
-            rotation=SimpleNamespace(x=0.0, y=0.0, z=1.0, w=0.0),
-            translation=SimpleNamespace(x=2.0, y=0.0, z=0.0),
-        ))  # fmt: skip
-
-
 @pytest.fixture
 def tf(monkeypatch: pytest.MonkeyPatch) -> None:
-    library = SimpleNamespace(
-        Buffer=Buffer, TransformListener=lambda *_: SimpleNamespace(unregister=lambda: None),
-        TransformException=TransformException,
-    )  # fmt: skip
-    monkeypatch.setattr(frames, "tf2_ros", library)
+    """TF knows base <- camera at STAMP_NS: half a turn about z and 2 m along x."""
+    place = {("base", "camera", STAMP_NS): (2.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)}
+    monkeypatch.setattr(frames, "tf2_ros", stand_ins.tf2(place))
 
 
 def told(stamp_ns: int = STAMP_NS) -> tuple[PoseResult, Header]:
@@ -76,16 +57,56 @@ def test_without_a_transform_metres_are_unknown_and_it_is_said(
         assert result.body is None and header.frame_id == "base"
     assert frame.failures == 2
     assert len(caplog.records) == 1  # once per five seconds
-    assert "no transform from 'camera' to output_frame 'base'" in caplog.text
+    assert "no transform from 'camera' to 'base'" in caplog.text
 
 
 def test_the_camera_s_own_frame_needs_no_transform(tf: None) -> None:
     frame = frames.OutputFrame(None, "camera", 0.02)  # type: ignore[arg-type]
     result, _ = frame.apply(*told())
-    assert result.body is not None and frame._buffer.asked == []
+    assert result.body is not None and stand_ins.Buffer.asked == []
+
+
+def test_what_is_said_without_an_image_is_in_the_output_frame_too(tf: None) -> None:
+    """The last words of a reset, of deactivation and of STALE_INPUT."""
+    said: list[tuple[PoseResult, Header, int]] = []
+    outputs = SimpleNamespace(publish=lambda r, h, n, health: said.append((r, h, health)))
+    node = SimpleNamespace(
+        _last_header=told()[1], _sequence=4, outputs=outputs, _last_result=None,
+        frames=frames.OutputFrame(None, "base", 0.02),  # type: ignore[arg-type]
+    )  # fmt: skip
+    ended = dataclasses.replace(told()[0], frame_id="", body=None)
+    PoseNode._tell(node, ended, HumanPoseArray.STALE_INPUT)  # type: ignore[arg-type]
+    ((result, header, health),) = said
+    assert (header.frame_id, result.frame_id) == ("base", "base")
+    assert header.stamp == time_from_ns(STAMP_NS) and health == HumanPoseArray.STALE_INPUT
+    assert node._last_result is result
+    # somebody who is carried on stays in the axes of the last image
+    carried = dataclasses.replace(told()[0], frame_id="", stamp_ns=STAMP_NS + 100_000_000)
+    PoseNode._tell(node, carried, HumanPoseArray.STALE_INPUT)  # type: ignore[arg-type]
+    assert said[-1][0].body is not None
+    assert stand_ins.Buffer.asked == [("base", "camera", STAMP_NS)]
 
 
 def test_without_tf2_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frames, "tf2_ros", None)
     with pytest.raises(ConfigError, match="leave output_frame empty"):
         frames.OutputFrame(None, "base", 0.02)  # type: ignore[arg-type]
+
+
+def test_a_transform_that_is_no_motion_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TF does not check quaternions; (0, 0, 0, 0) is what an empty message says."""
+    place = {("base", "camera", STAMP_NS): (2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)}
+    monkeypatch.setattr(frames, "tf2_ros", stand_ins.tf2(place))
+    frame = frames.OutputFrame(None, "base", 0.02)  # type: ignore[arg-type]
+    result, _ = frame.apply(*told())
+    assert result.body is None and frame.failures == 1
+    assert "a quaternion x y z w of length 1" in caplog.text
+
+
+def test_it_stops_listening(tf: None) -> None:
+    frame = frames.OutputFrame(None, "base", 0.02)  # type: ignore[arg-type]
+    assert len(stand_ins.TransformListener.listeners) == 1
+    frame.close()
+    assert stand_ins.TransformListener.listeners == []

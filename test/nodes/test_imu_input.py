@@ -1,7 +1,6 @@
-"""sensor_msgs/Imu to core: values, what is absent, the map of worn sensors."""
+"""sensor_msgs/Imu to core: values, and what is absent."""
 
 from collections import deque
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +8,12 @@ from geometry_msgs.msg import Quaternion, Vector3
 from sensor_msgs.msg import Imu as ImuMessage
 from std_msgs.msg import Header
 
+from pose_ros.core.body_imu import BodyImus
+from pose_ros.core.body_imu_place import Strap
 from pose_ros.core.imu import Imu
-from pose_ros.errors import ConfigError
+from pose_ros.core.skeletons import COCO17
 from pose_ros.nodes.conversions import time_from_ns
-from pose_ros.nodes.imu_input import ImuInput, read_straps, readings
+from pose_ros.nodes.imu_input import ImuInput, _worn, readings
 
 STAMP_NS = 1_700_000_000_123_456_789
 
@@ -55,42 +56,22 @@ def test_a_sensor_without_gyro_or_force_is_refused_by_the_ring() -> None:
         assert imu.counts["broken"] == 1
 
 
+def test_worn_sensors_that_fell_silent_are_named() -> None:
+    body = BodyImus(COCO17, tuple(Strap(name, topic=name) for name in ("a", "b", "c")))
+    for n in range(600):
+        for name in ("a", "b") if n < 300 else ("a",):
+            stamp = time_from_ns(STAMP_NS + n * 5_000_000)
+            body.imus[name].push(*readings(message(header=Header(stamp=stamp))))
+    report = _worn(body)
+    assert report["worn_silent"] == "b, c" and report["worn_received"] == 900
+    assert (report["worn_placed"], report["worn_by"]) == ("none", "nobody yet")
+
+
 def test_messages_fill_the_ring() -> None:
     source, imu = ImuInput.__new__(ImuInput), Imu()
-    source._waiting = deque()
+    source._waiting, source._camera = deque(), None
     for n in range(50):
         header = Header(stamp=time_from_ns(STAMP_NS + n * 5_000_000))
         source.take(imu, message(header=header))
     assert len(imu) == 0 and source.drain() == 50 and source.drain() == 0
     assert len(imu) == 50 and imu.healthy(STAMP_NS + 49 * 5_000_000)
-
-
-def test_the_map_of_sensors(tmp_path: Path) -> None:
-    path = tmp_path / "sensors.yaml"
-    path.write_text("a: {bone: left_forearm, axis: [0, 1, 0], rho: 0.7}\nb:\n", encoding="utf-8")
-    first, second = read_straps(str(path))
-    assert (first.sensor, first.bone, first.axis, first.rho) == (
-        "a",
-        "left_forearm",
-        (0, 1, 0),
-        0.7,
-    )
-    assert (second.sensor, second.bone, second.axis, second.rho) == ("b", "", None, 0.5)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("a: {bon: x}", "sensor 'a': expected bone, axis, rho; got"),
-        ("a: {axis: [0, 0, 0]}", "axis is three numbers"),
-        ("- a", "expected 'sensor:"),
-        ("a: [", "sensor map"),
-    ],
-)
-def test_a_bad_map_says_what_is_wrong(text: str, words: str, tmp_path: Path) -> None:
-    path = tmp_path / "sensors.yaml"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match=words):
-        read_straps(str(path))
-    with pytest.raises(ConfigError, match="No such file"):
-        read_straps(str(tmp_path / "none.yaml"))

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PointStamped
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
@@ -20,13 +21,13 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header, String
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
 from pose_ros import graph
 from pose_ros.core.camera import PinholeCamera
 from pose_ros.core.skeletons import COCO17
-from pose_ros.msg import HumanPose, HumanPoseArray, Keypoint
+from pose_ros.msg import HumanJointStateArray, HumanPose, HumanPoseArray, Keypoint
 from pose_ros.nets.checkpoint import find_card
 from pose_ros.nodes import conversions
 
@@ -252,6 +253,7 @@ def test_input_that_stops_is_stale_within_the_deadline_then_people_are_lost_once
     assert first.header == last.header and first.sequence == last.sequence
     assert {h.id for h in first.humans} >= known
     assert {h.state for h in first.humans} == {HumanPose.OCCLUDED}
+    # without a calibrated camera there are pixels only, and those belong to an image
     assert all(p.status == Keypoint.MISSING for h in first.humans for p in h.keypoints)
 
     def lost() -> list[int]:
@@ -281,6 +283,20 @@ def test_tracks_can_be_reset(running: Any, camera: Camera, peer: Any) -> None:
     assert known
     assert call(peer, Trigger, "/pose_node/reset_tracks", Trigger.Request()).success
     assert not known & tracked(camera.walk(2)[-1])
+
+
+def test_a_disabled_node_is_blind_until_it_is_enabled(
+    running: Any, camera: Camera, peer: Any
+) -> None:
+    camera.connect()
+    assert tracked(camera.walk(5)[-1])
+    assert call(peer, SetBool, "/pose_node/set_enabled", SetBool.Request(data=False)).success
+    peer.spin_for(0.2)
+    camera.answers.clear()
+    assert camera.ask(camera.message(), 0.9) is None
+    assert {a.health for a in camera.answers} == {HumanPoseArray.STALE_INPUT}
+    assert call(peer, SetBool, "/pose_node/set_enabled", SetBool.Request(data=True)).success
+    assert camera.ask(camera.message()) is not None
 
 
 def test_live_parameters_reach_the_pipeline(running: Any, camera: Camera, peer: Any) -> None:
@@ -339,6 +355,61 @@ def test_before_the_first_image_input_is_stale_too(start: Any, camera: Camera) -
     assert (first.header.stamp.sec, first.header.stamp.nanosec) == (0, 0)
     assert (first.header.frame_id, first.sequence, first.humans) == ("", 0, [])
     assert program.end(signal.SIGTERM) == 0
+
+
+def test_metres_are_carried_on_for_a_while_when_input_stops(
+    start: Any, camera: Camera, peer: Any
+) -> None:
+    longest_s = 0.7
+    program = start(
+        graph.pose(**NET, output_deadline_s=0.4, **{"filter.max_prediction_s": longest_s})
+    )
+    angles: list[HumanJointStateArray] = []
+    places: list[PointStamped] = []
+    heard = peer.node.create_subscription(HumanJointStateArray, graph.ANGLES, angles.append, 50)
+    camera.connect()
+    info = PinholeCamera.from_fov(PICTURE.shape[1], PICTURE.shape[0], 70.0)
+    camera.infos.publish(conversions.info_from_camera(info, Header()))
+    assert peer.spin_until(
+        lambda: camera.walk(1)[0].health == HumanPoseArray.DEGRADED_NO_DEPTH, 20.0
+    )
+    number = min(tracked(camera.walk(5)[-1]))
+    body = f"{graph.BODIES}/b{number:05d}"
+    placed = peer.node.create_subscription(PointStamped, f"{body}/position", places.append, 50)
+    assert peer.spin_until(placed.get_publisher_count, 5.0)
+    assert peer.spin_until(lambda: camera.walk(1) and places, 10.0)
+    last = camera.walk(4)[-1]
+    peer.spin_for(0.05)
+    for heap in (camera.answers, angles, places):
+        heap.clear()
+
+    def stale(state: int) -> list[tuple[HumanPoseArray, HumanPose]]:
+        blind = [a for a in camera.answers if a.health == HumanPoseArray.STALE_INPUT]
+        return [(a, h) for a in blind for h in a.humans if (h.id, h.state) == (number, state)]
+
+    assert peer.spin_until(lambda: stale(HumanPose.LOST), 5.0)
+    told = [(a, h.keypoints) for a, h in stale(HumanPose.OCCLUDED)]
+    carried = [(a, ps) for a, ps in told if any(p.status == Keypoint.PREDICTED for p in ps)]
+    assert len(carried) >= 2, "at a deadline of 0.4 s a message comes every 0.2 s"
+    start_ns = conversions.ns_from_time(last.publish_stamp)
+    for answer, _ in carried:
+        assert answer.header == last.header and answer.sequence == last.sequence
+        late_s = (conversions.ns_from_time(answer.publish_stamp) - start_ns) * 1e-9
+        assert late_s <= longest_s + 0.1
+    hips = [COCO17.index("left_hip"), COCO17.index("right_hip")]
+    for hip in hips:
+        known = [ps[hip] for _, ps in carried if ps[hip].status == Keypoint.PREDICTED]
+        variance = [p.covariance[0] for p in known]
+        assert len(known) >= 2 and variance == sorted(variance) and variance[0] < variance[-1]
+        assert all(math.isfinite(p.position.x) and p.confidence > 0 for p in known)
+        assert all(math.isnan(p.u) for p in known)
+    assert all(p.status == Keypoint.MISSING and math.isnan(p.position.x) for p in told[-1][1])
+    turns = [x for a in angles for h in a.humans for x in h.position]
+    assert turns and all(math.isnan(x) for x in turns)
+    assert places == [], "a place without health, of another time than its stamp"
+    for reader in (heard, placed):
+        peer.node.destroy_subscription(reader)
+    assert program.end() == 0
 
 
 def test_compressed_images_and_a_clock_that_is_off(start: Any, peer: Any) -> None:

@@ -12,6 +12,8 @@ from std_msgs.msg import Header, String
 
 from pose_ros import graph
 from pose_ros.msg import HumanPoseArray
+from pose_ros.nets.checkpoint import find_card
+from pose_ros.nets.export import cached_onnx, parts_of
 from pose_ros.nodes import conversions
 
 PICTURE = cv2.imread(str(Path(__file__).parents[1] / "data" / "walker.jpg"))
@@ -21,6 +23,9 @@ IMAGES = 6
 
 
 def test_answers_come_a_frame_later_under_their_own_stamps(start: Any, peer: Any) -> None:
+    card = find_card("pstpose_movenet")
+    for part in parts_of(card):  # once, and it may take longer than a node is waited for
+        cached_onnx(card, part)
     program = start(graph.pose(**NET))
     answers: list[HumanPoseArray] = []
     layouts: list[String] = []

@@ -8,9 +8,10 @@ import pytest
 
 from pose_ros.core.values import PoseResult, Poses2D, Tracks, TrackState
 from pose_ros.core.video import VideoWriter
+from pose_ros.nets.checkpoint import list_cards
 from pose_ros.tools import bench
 from pose_ros.tools.bench_memory import slope
-from pose_ros.tools.bench_nets import medians
+from pose_ros.tools.bench_nets import medians, on_paper
 from pose_ros.tools.bench_pipeline import WARM_UP_FRAMES, agreement, stage_medians
 
 WALKER = Path(__file__).parents[1] / "data" / "walker.jpg"
@@ -124,3 +125,12 @@ def test_nobody_cannot_be_measured(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         bench.main(["nets", "--people", "0"])
     assert "--people: expected at least 1, got 0" in capsys.readouterr().err
+
+
+def test_cards_tell_what_their_networks_cost() -> None:
+    cards = [card for card in list_cards() if card.kind == "pose"]
+    assert len(cards) >= 12
+    for card in cards:
+        facts = on_paper(card)
+        told = (card.params_m, card.gmacs, card.gmacs_cached)
+        assert told == (facts["params_m"], facts["gmacs"], facts["gmacs_cached"]), card.name

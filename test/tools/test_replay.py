@@ -15,7 +15,7 @@ from rosbags.highlevel import AnyReader  # noqa: E402
 from pose_ros import graph  # noqa: E402
 from pose_ros.core import records  # noqa: E402
 from pose_ros.core.values import TrackState  # noqa: E402
-from pose_ros.errors import ConfigError, SourceError  # noqa: E402
+from pose_ros.errors import CalibrationError, ConfigError, SourceError  # noqa: E402
 from pose_ros.messages import PoseMessages  # noqa: E402
 from pose_ros.tools import bag_input, replay, replay_report  # noqa: E402
 from pose_ros.tools.bag_messages import (  # noqa: E402
@@ -152,7 +152,9 @@ def info(number: int, width: int = 64, f_px: float = 50.0):
 INFO = "sensor_msgs/msg/CameraInfo"
 
 
-def calibrated_bag(path: Path, depth: bool = False, **lens: float) -> Path:
+def calibrated_bag(
+    path: Path, depth: bool = False, depth_frame: str = "eye", **lens: float
+) -> Path:
     """Six images, of which the third is broken; calibration from the second on; depth of four."""
     with rosbags_rosbag2.Writer(
         path, version=9, storage_plugin=rosbags_rosbag2.StoragePlugin.MCAP
@@ -175,6 +177,7 @@ def calibrated_bag(path: Path, depth: bool = False, **lens: float) -> Path:
                 put("/deep/camera_info", number, info(number))
             if depth and number not in (1, 5):
                 picture = image(number)
+                picture.header.frame_id = depth_frame
                 picture.encoding, picture.step = "32FC1", 256
                 picture.data = np.full((48, 64), 2.0, np.float32).view(np.uint8).ravel()
                 put("/deep/image", number, picture)
@@ -205,6 +208,23 @@ def test_every_image_gets_the_depth_of_its_time(tmp_path: Path) -> None:
     frame = arrived[3].frame()
     assert frame.depth.stamp_ns == frame.stamp_ns and (frame.depth.depth_m == 2.0).all()
     assert frame.camera.fx_px == 50.0 and arrived[0].camera is not None
+
+
+def test_depth_of_another_frame_counts_when_its_place_is_said(tmp_path: Path) -> None:
+    bag = calibrated_bag(tmp_path / "bag", depth=True, depth_frame="deep")
+    argv = [str(bag), "--out", str(tmp_path / "o"), "--depth", "/deep/image", *LIGHT]
+    replay.main(argv)
+    got = read(tmp_path / "o" / "poses", POSES_TYPE)
+    assert {m.health for m in got} == {replay.DEGRADED_NO_DEPTH}
+    place = "depth.extrinsics=0.05 0 0 0 0 0 1"
+    replay.main([*argv, "--set", place])
+    got = read(tmp_path / "o" / "poses", POSES_TYPE)
+    assert sum(m.health == replay.OK for m in got) == 3
+    with bag_input.open_bag(bag) as reader:
+        arrived = list(bag_input.BagInput(reader, None, "/deep/image", place[17:]).images(0.03))
+    np.testing.assert_allclose(arrived[3].frame().depth.rgb_from_depth[:3, 3], [0.05, 0, 0])
+    with pytest.raises(CalibrationError, match=r"depth\.extrinsics: expected"):
+        replay.main([*argv, "--set", "depth.extrinsics=left"])
 
 
 def test_the_angles_topic_follows_the_settings(tmp_path: Path) -> None:

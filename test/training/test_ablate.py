@@ -291,7 +291,19 @@ def test_differences_are_paired_by_seed() -> None:
     ("difference", "said"),
     [((1.0, 1.5, 2.0), "holds"), ((-1.0, -1.5, -2.0), "reversed"),
      ((1.0, 1.0, -0.1), "within the spread"), ((0.1, 0.2, 3.0), "within the spread"),
-     ((1.0, np.nan, np.nan), "not run"), ((1.0, 1.2, np.nan), "holds")],
+     ((1.0, np.nan, np.nan), "too few seeds"), ((1.0, 1.2, np.nan), "too few seeds")],
 )  # fmt: skip
 def test_verdicts(difference: tuple[float, ...], said: str) -> None:
     assert ablate_table.verdict(np.array(difference)) == said
+
+
+def test_the_document_shows_what_the_published_results_say(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every line of both tables is in docs/results.md; a fresh clone prints them."""
+    document = (ablate.PUBLISHED.parent / "results.md").read_text(encoding="utf-8").splitlines()
+    for clips in (ablate.RENDERED, ablate.VIDEO):
+        found = ablate.main(["--table", "text", "--clips", clips])
+        lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+        assert found["runs"] >= 45 and len(lines) > 15
+        assert [line for line in lines if line not in document] == []

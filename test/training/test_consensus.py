@@ -11,7 +11,9 @@ import pytest
 
 from pose_ros.core.values import Frame
 from pose_ros.errors import SourceError
+from pose_ros.training import consensus
 from pose_ros.training.consensus import Consensus, Track, boxes_of, load, save, tracks
+from pose_ros.training.label_files import read_labels
 
 WALKER = Path(__file__).parents[1] / "data" / "walker.jpg"
 
@@ -72,3 +74,27 @@ def test_a_real_walker_is_labelled_in_every_frame_and_noise_in_none(tmp_path: Pa
     np.testing.assert_allclose(points[1:] - points[:1], 0.0, atol=0.5)
     noise = np.random.default_rng(0).integers(0, 255, rgb.shape).astype(np.uint8)
     assert not np.isfinite(teacher(Frame(noise, 0), box)).any()
+
+
+def test_consensus_is_written_as_labels_of_every_frame(
+    tmp_path: Path,
+) -> None:
+    """Two people in a folder of pictures, of whom one is there for five frames only."""
+    rgb = cv2.imread(str(WALKER))
+    (tmp_path / "film").mkdir()
+    lines = []
+    for t in range(6):
+        cv2.imwrite(str(tmp_path / "film" / f"{t}.png"), rgb)
+        person = {"state": "TRACKED", "box_xyxy_px": [258, 182, 350, 342]}
+        people = [{"id": 1, **person}, *([{"id": 2, **person}] if t < 5 else [])]
+        lines.append(json.dumps({"frame": t, "people": people}))
+    (tmp_path / "film.jsonl").write_text("\n".join(lines))
+    out = tmp_path / "all.json"
+    argv = [str(tmp_path / "film"), "--poses", str(tmp_path / "film.jsonl"), "--out", str(out)]
+    answer = consensus.main([*argv, "--least", "6"])
+    assert (answer["frames"], answer["people"], answer["labels"]) == (6, 1, 6)
+    assert answer["joints_labelled"] > 0.6
+    file = read_labels(out)
+    assert [frame.number for frame in file.frames] == list(range(6))
+    assert {person.track for frame in file.frames for person in frame.people} == {"1"}
+    assert consensus.main(argv)["people"] == 2

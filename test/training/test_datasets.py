@@ -61,6 +61,7 @@ def test_a_missing_folder_says_what_to_download_and_where_to_put_it(
     text = str(error.value)
     assert str(tmp_path / "nowhere") in text
     assert "Expected layout:" in text
+    assert "\n" not in text  # errors are one line
     assert any(word in text for word in ("ROOT/", "BAG/"))
 
 

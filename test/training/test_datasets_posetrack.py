@@ -15,6 +15,7 @@ from pose_ros.core.skeletons import POSETRACK15
 from pose_ros.errors import ConfigError, SourceError
 from pose_ros.training.datasets import parse_spec
 from pose_ros.training.datasets.posetrack_files import (
+    frame_number,
     predictions_to_json,
     read_labels,
     read_predictions,
@@ -313,3 +314,15 @@ def test_an_unlabelled_split_says_so(root18: Path) -> None:
         change(path, lambda d: d["annotations"].clear())
     with pytest.raises(ConfigError, match="no labelled person with a box among 3 clips"):
         parse_spec(f"posetrack18:{root18}")
+
+
+@pytest.mark.parametrize(
+    "name", ["000012.jpg", "a/00000012.jpg", "000012_crop.jpg", "frame_000012.png", "cam2_12.png"]
+)
+def test_a_frames_number_is_in_its_name(name: str) -> None:
+    assert frame_number(name) == 12
+
+
+def test_a_frame_without_a_number_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"'first\.jpg': expected a frame number"):
+        frame_number("first.jpg")

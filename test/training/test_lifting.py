@@ -305,6 +305,15 @@ def test_the_evaluation_finds_a_perfect_lifter_perfect(
     assert mean["root_depth_sigmas"] == pytest.approx(0.1 / 0.9 / 0.05, rel=0.2)
     assert result["cameras"][0]["frames"] == 30 - evaluate_lifter.WARM_UP
     assert set(result["per_joint_pa_mm"]) == set(COCO17.joints)
+    assert set(result["per_joint_mm"]) == set(COCO17.joints)
+    camera = result["cameras"][0]  # the mean of the joints, all of which are always seen
+    for joints, of_all in (("per_joint_mm", "mpjpe_mm"), ("per_joint_pa_mm", "pa_mpjpe_mm")):
+        assert np.mean(list(camera[joints].values())) == pytest.approx(camera[of_all], abs=0.1)
+    lines = evaluate_lifter.joint_table({"one": result, "two": result}).splitlines()
+    assert len(lines) == 18
+    assert lines[0].split() == ["one", "lifted", "one", "aprs", "two", "lifted", "two", "aprs"]
+    wrist = [f"{result[of]['left_wrist']:.0f}" for of in evaluate_lifter.PER_JOINT]
+    assert lines[10].split()[:4] == ["left_wrist", wrist[0], "/", wrist[1]]
     assert STATURE_M == 1.70
 
 
@@ -314,3 +323,5 @@ def test_the_evaluation_refuses_other_files(tmp_path: Path) -> None:
         evaluate_lifter.read_truth(tmp_path / "x.npz")
     with pytest.raises(ConfigError):
         evaluate_lifter.read_truth(tmp_path / "absent.npz")
+    with pytest.raises(ConfigError, match="for each of 2, got 3 statures"):
+        evaluate_lifter.main(["--truth", "a.npz", "b.npz", "--stature", "1.7", "1.6", "1.5"])

@@ -8,6 +8,7 @@ import pytest
 from pose_ros.core.skeletons import COCO17, H36M17, MPII16
 from pose_ros.errors import ShapeError
 from pose_ros.training.metrics import classification, lifting, pck, smoothness
+from pose_ros.training.walker import walk
 
 RNG = np.random.default_rng(3)
 
@@ -267,3 +268,64 @@ def test_the_kernel_is_half_where_cocos_is() -> None:
 def test_slots_have_one_shape() -> None:
     with pytest.raises(ShapeError, match="one shape"):
         classification.count(np.zeros((1, 2)), np.zeros((2, 2), bool), np.zeros((1, 2), bool), 0)
+
+
+def test_the_longest_bones_are_those_of_either_side() -> None:
+    track = np.zeros((3, 17, 3))
+    track[1, COCO17.index("left_wrist"), 0] = 2.0
+    track[2, COCO17.index("right_wrist"), 0] = 3.0
+    track[:, COCO17.index("nose")] = np.nan
+    longest = dict(zip(COCO17.edges, smoothness.longest_bones(track, COCO17), strict=True))
+    for edge, length in longest.items():
+        if any("nose" in joint for joint in edge):
+            assert np.isnan(length)
+        else:
+            assert length == (3.0 if any("wrist" in joint for joint in edge) else 0.0)
+    assert np.isnan(smoothness.longest_bones(track[:0], COCO17)).all()
+
+
+def test_angles_that_no_body_can_have() -> None:
+    """Six hinges: elbows, hips, knees. Folded to nothing or bent the wrong way, they count."""
+    body = walk(1.0, 30.0, 1, 1.75, 1.2)[1].astype(np.float64)
+    assert smoothness.angle_violations(body, COCO17) == 0.0
+    left = {n: COCO17.index(f"left_{n}") for n in ("hip", "knee", "ankle", "elbow", "shoulder")}
+    folded = body.copy()  # the shank comes to lie on the thigh: 0 degrees, 25 are the least
+    folded[:, left["ankle"]] = folded[:, left["hip"]]
+    assert smoothness.angle_violations(folded, COCO17) == pytest.approx(1 / 6)
+    hips = body[:, left["hip"]] - body[:, COCO17.index("right_hip")]
+    thigh = body[:, left["knee"]] - body[:, left["hip"]]
+    ahead = np.cross(hips, -thigh)
+    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
+    sides = []
+    for sign in (1.0, -1.0):  # a shank that points ahead of a knee, and one that points back
+        bent = body.copy()
+        bent[:, left["ankle"]] = bent[:, left["knee"]] + 0.4 * sign * ahead
+        sides.append(smoothness.angle_violations(bent, COCO17))
+    assert sorted(sides) == pytest.approx([0.0, 1 / 6])
+    unseen = np.full_like(body, np.nan)
+    assert np.isnan(smoothness.angle_violations(unseen, COCO17))
+    folded[:, COCO17.index("right_hip")] = np.nan  # its own hinge is unknown, bends are not judged
+    assert smoothness.angle_violations(folded, COCO17) == pytest.approx(1 / 4)
+
+
+def test_tau_is_never_zero_and_a_histogram_finds_it() -> None:
+    rng = np.random.default_rng(0)
+    right = rng.uniform(size=(400, 17)) < 0.7
+    visible = right | (rng.uniform(size=right.shape) < 0.5)
+    confidence = np.clip(0.35 * right + rng.uniform(0, 0.6, right.shape), 0, 1)
+    confidence[0] = 0.0  # not found
+    exact = classification.best_tau(confidence, visible, right)
+    halves = [classification.histogram(c, g) for c, g in
+              zip(np.split(confidence, 2), np.split(right & visible, 2), strict=True)]  # fmt: skip
+    tau = classification.tau_of(halves[0] + halves[1], float(visible.sum()))
+    f1 = [classification.pose_classification(confidence, visible, right, t)["f1"]
+          for t in (exact, tau)]  # fmt: skip
+    assert 0 < tau <= 1 and f1[1] > f1[0] - 0.2
+    nothing = np.zeros((2, 17))
+    known = np.ones((2, 17), np.bool_)
+    assert classification.best_tau(nothing, known, known) == classification.TAU_MIN
+    empty = classification.histogram(nothing, known)
+    assert classification.tau_of(empty, 34.0) > 0
+    # all of them right, the missed ones at 0: claiming what has any confidence is best
+    some = np.where(known & (np.arange(17) < 9), 0.4, 0.0)
+    assert classification.best_tau(some, known, some > 0) == pytest.approx(0.4)

@@ -264,6 +264,29 @@ def test_labels_change_what_stdpose_says() -> None:
     assert (one.score[0, 1:4] != two.score[0, 1:4]).mean() > 0.5
 
 
+def test_in_a_still_scene_every_method_reproduces_the_labels() -> None:
+    """Nobody moves: the frames between have the labels of the ends, and the methods are sure."""
+    moving = film()
+    images, frames = (moving.images[0],) * FRAMES, [0] * FRAMES
+    still = replace(
+        moving, images=images, xy_px=moving.xy_px[:, frames],
+        box_xyxy_px=moving.box_xyxy_px[:, frames],
+    )  # fmt: skip
+    video = still.only([0, 6, 12])
+    untrained = propagated(video, tiny_stdpose(), 15)
+    assert error(still, untrained, video) > 1.0
+    for name, method in propagate.PLAIN.items():
+        near = 0.05 if name == "flow" else 1e-4
+        np.testing.assert_allclose(method(video).xy_px, still.xy_px, atol=near, err_msg=name)
+        assert method(video).score.min() > 0.95, name
+    np.testing.assert_allclose(fused(video, None).xy_px, still.xy_px, atol=0.05)
+    # a network that answers the same in all frames is right once it is anchored, however wrong
+    constant = np.where(video.labelled[:, None, None], untrained.xy_px[:, 3:4], untrained.xy_px)
+    np.testing.assert_allclose(constant[:, 1:6], constant[:, :1].repeat(5, 1), atol=1e-3)
+    looked = Estimate(constant.astype(np.float32), np.ones_like(still.xy_px[..., 0]))
+    np.testing.assert_allclose(anchored(video, looked).xy_px, still.xy_px, atol=2e-3)
+
+
 def test_fine_tuning_learns_from_the_labels_alone(tmp_path: Path) -> None:
     network = tiny_stdpose()
     video = film().only([0, 6, 12])

@@ -8,6 +8,7 @@ import dots
 import numpy as np
 import pytest
 import torch
+import toy_posetrack
 import yaml
 from dots import Dots
 
@@ -157,6 +158,26 @@ def test_a_bad_setting_is_one_line_on_stderr(
     out = capsys.readouterr()
     assert out.out == ""
     assert out.err.splitlines()[-1].startswith("error: no network is called 'pstpose_vitll'; did")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_is_cut_off_ends_the_run_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int
+) -> None:
+    """A half-downloaded data set, found while it is read: in the trainer, or in a worker."""
+    root, _found = toy_posetrack.write(tmp_path, 18)
+    cut = root / "images" / "val" / toy_posetrack.VIDEOS[0] / "000003.jpg"
+    cut.write_bytes(cut.read_bytes()[:2000])
+    text = f"""
+    net: {{name: vitpose_s, options: {{backbone: vit_tiny, size_hw_px: [64, 48], joints: 15}}}}
+    data: {{train: ['posetrack18:{root}'], workers: {workers}}}
+    train: {{epochs: 1, batch: 4}}"""
+    argv = [str(recipe(tmp_path, text)), f"out={tmp_path / 'run'}", "device=cpu"]
+    assert train.command(argv) == 1
+    errors = capsys.readouterr().err.splitlines()
+    (line,) = [row for row in errors if row.startswith("error: ")]
+    assert line == errors[-1]
+    assert "000003.jpg: the labels name this picture, but it is not a picture (half down" in line
 
 
 def test_joints_that_do_not_fit_the_network_are_refused(tmp_path: Path) -> None:

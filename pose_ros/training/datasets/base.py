@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -216,6 +217,9 @@ class ClipSample:
     area_px2: float = float("nan")  # segment area for OKS
     box_score: float = 1.0  # 1 for labelled boxes
     xyz_m: FloatArray | None = None  # (T, K, 3) camera frame, NaN unknown
+    other: ClipSample | None = None  # the same person at the same time, seen by another camera
+    #: (3, 3): image pixels x here and y there (homogeneous) of one point have y^T epipolar x = 0
+    epipolar: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Check shapes and dtypes."""
@@ -375,5 +379,24 @@ def need(path: Path, what: str, layout: str) -> Path:
 
     """
     if not path.exists():
-        raise SourceError(f"{path}: {what} is missing. Expected layout:\n{layout}")
+        raise SourceError(f"{path}: {what} is missing. {expected(layout)}")
     return path
+
+
+def expected(layout: str) -> str:
+    """Return what to download and how to lay it out, as one line of an error."""
+    lines = (" ".join(line.split()) for line in layout.splitlines())
+    return "Expected layout: " + "; ".join(line for line in lines if line)
+
+
+def last_number(name: str) -> int:
+    """Last number in a file's name: 12 in frame_000012.png.
+
+    Raises:
+        ConfigError: there is none.
+
+    """
+    digits = re.findall(r"\d+", Path(name).stem)
+    if not digits:
+        raise ConfigError(f"'{name}': expected a frame number in the file name, like 000012.jpg")
+    return int(digits[-1])

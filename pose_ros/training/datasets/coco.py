@@ -16,6 +16,7 @@ from pose_ros.training.datasets.base import (
     FileImage,
     WindowSpec,
     box_from_xywh,
+    expected,
     labels_from_triples,
     need,
     read_json,
@@ -55,7 +56,7 @@ def coco(
     )
     detections = read_detections(Path(boxes), box_min) if boxes else None
     clips = read_coco(labels, root / split, COCO17)
-    check_pictures(clips[:1] + clips[-1:], f"Expected layout:\n{LAYOUT}")
+    check_pictures(clips[:1] + clips[-1:], expected(LAYOUT))
     return LabelledClips("coco", COCO17, clips, WindowSpec(frames, key), detections)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pose_ros.core.skeletons import CROWDPOSE14
 from pose_ros.training.datasets import register_dataset
-from pose_ros.training.datasets.base import WindowSpec, need
+from pose_ros.training.datasets.base import WindowSpec, expected, need
 from pose_ros.training.datasets.clips import (
     BOX_MIN,
     LabelledClips,
@@ -36,7 +36,7 @@ def crowdpose(
     root = need(Path(path), "the CrowdPose folder", LAYOUT)
     labels = need(root / "json" / f"crowdpose_{split}.json", "the label file", LAYOUT)
     clips = read_coco(labels, root / "images", CROWDPOSE14, _area)
-    check_pictures(clips[:1] + clips[-1:], f"Expected layout:\n{LAYOUT}")
+    check_pictures(clips[:1] + clips[-1:], expected(LAYOUT))
     detections = read_detections(Path(boxes), box_min) if boxes else None
     return LabelledClips("crowdpose", CROWDPOSE14, clips, WindowSpec(frames, key), detections)
 

@@ -16,7 +16,7 @@ from scipy.io import loadmat
 from pose_ros.core.skeletons import H36M17
 from pose_ros.errors import ConfigError, SourceError
 from pose_ros.training.datasets import register_dataset
-from pose_ros.training.datasets.base import VideoImage, WindowSpec, box_of_joints, need
+from pose_ros.training.datasets.base import VideoImage, WindowSpec, box_of_joints, expected, need
 from pose_ros.training.datasets.clips import Clip, FrameLabel, LabelledClips, PersonLabel
 
 LAYOUT = """\
@@ -50,7 +50,7 @@ def human36m(
     root = need(Path(path), "the Human3.6M folder", LAYOUT)
     folders = [root / subject for subject in SUBJECTS[split] if (root / subject).is_dir()]
     if not folders:
-        raise SourceError(f"{root}: no subject of split {split}. Expected layout:\n{LAYOUT}")
+        raise SourceError(f"{root}: no subject of split {split}. {expected(LAYOUT)}")
     clips = [clip for folder in folders for clip in _subject(folder, stride)]
     return LabelledClips("human36m", H36M17, clips, WindowSpec(frames, key, step))
 
@@ -59,7 +59,7 @@ def _subject(folder: Path, stride: int) -> list[Clip]:
     poses = folder / "MyPoseFeatures"
     files = sorted((poses / "D3_Positions_mono").glob("*.cdf.mat"))
     if not files:
-        raise SourceError(f"{poses}: no 3-D poses. Expected layout:\n{LAYOUT}")
+        raise SourceError(f"{poses}: no 3-D poses. {expected(LAYOUT)}")
     return [_clip(folder, file, stride) for file in files]
 
 

@@ -16,7 +16,7 @@ from scipy.io import loadmat
 from pose_ros.core.skeletons import MPII16
 from pose_ros.errors import ConfigError, SourceError
 from pose_ros.training.datasets import register_dataset
-from pose_ros.training.datasets.base import FileImage, WindowSpec, need, read_json
+from pose_ros.training.datasets.base import FileImage, WindowSpec, expected, need, read_json
 from pose_ros.training.datasets.clips import (
     Clip,
     FrameLabel,
@@ -55,7 +55,7 @@ def mpii(path: str, split: str = "val", frames: int = 1, key: int = 0) -> Labell
         chosen = need(root / "annot" / "valid.json", "the list of the split", LAYOUT)
         held = {entry["image"] for entry in read_json(chosen)}
         clips = [c for c in clips if (c.frames[0].file in held) == (split == "val")]
-    check_pictures(clips[:1] + clips[-1:], f"Expected layout:\n{LAYOUT}")
+    check_pictures(clips[:1] + clips[-1:], expected(LAYOUT))
     return LabelledClips("mpii", MPII16, clips, WindowSpec(frames, key))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pose_ros.core.skeletons import COCO17
 from pose_ros.training.datasets import register_dataset
-from pose_ros.training.datasets.base import WindowSpec, need
+from pose_ros.training.datasets.base import WindowSpec, expected, need
 from pose_ros.training.datasets.clips import (
     BOX_MIN,
     LabelledClips,
@@ -36,6 +36,6 @@ def ochuman(
     beside = root / name
     labels = beside if beside.is_file() else need(root / "annotations" / name, "labels", LAYOUT)
     clips = read_coco(labels, root / "images", COCO17)
-    check_pictures(clips[:1] + clips[-1:], f"Expected layout:\n{LAYOUT}")
+    check_pictures(clips[:1] + clips[-1:], expected(LAYOUT))
     detections = read_detections(Path(boxes), box_min) if boxes else None
     return LabelledClips("ochuman", COCO17, clips, WindowSpec(frames, key), detections)

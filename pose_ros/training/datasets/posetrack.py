@@ -11,7 +11,7 @@ from pathlib import Path
 from pose_ros.core.skeletons import POSETRACK15
 from pose_ros.errors import SourceError
 from pose_ros.training.datasets import register_dataset
-from pose_ros.training.datasets.base import FileImage, WindowSpec, need, picture_size
+from pose_ros.training.datasets.base import FileImage, WindowSpec, expected, need, picture_size
 from pose_ros.training.datasets.clips import (
     BOX_MIN,
     Clip,
@@ -119,10 +119,10 @@ def open_posetrack(
     need(labels, "the folder of label files", layout)
     files = sorted(labels.glob("*.json"))
     if not files:
-        raise SourceError(f"{labels}: expected a label file per video. Expected layout:\n{layout}")
+        raise SourceError(f"{labels}: expected a label file per video. {expected(layout)}")
     clips = [read_labels(file, root) for file in files]
     clips = [clip for clip in clips if clip.frames]
-    check_pictures(clips, f"Expected layout:\n{layout}")
+    check_pictures(clips, expected(layout))
     _complete(clips)
     detections = read_detections(Path(boxes[0]), boxes[1]) if boxes[0] else None
     return LabelledClips(name, POSETRACK15, clips, window, detections)

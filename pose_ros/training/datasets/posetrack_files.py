@@ -18,7 +18,7 @@ import numpy as np
 from pose_ros.core.skeletons import POSETRACK15, POSETRACK17_SLOTS, POSEVAL15, mapping
 from pose_ros.core.values import FloatArray
 from pose_ros.errors import ConfigError, SourceError
-from pose_ros.training.datasets.base import FileImage, box_from_xywh, read_json
+from pose_ros.training.datasets.base import FileImage, box_from_xywh, last_number, read_json
 from pose_ros.training.datasets.clips import Clip, FrameLabel, PersonLabel
 from pose_ros.training.metrics.posetrack import (
     NO_SCORE,
@@ -92,16 +92,16 @@ def _check(frames: list[FrameLabel], path: Path) -> None:
 
 
 def frame_number(name: str) -> int:
-    """Return the number in a frame's file name.
+    """Return the number of a frame by its file: what the name begins with, or its last number.
+
+    12 for 000012.jpg, 000012_crop.jpg, frame_000012.png and cam2_000012.png.
 
     Raises:
         ConfigError: there is none.
 
     """
-    digits = re.findall(r"\d+", Path(name).stem.split("_")[0])
-    if not digits:
-        raise ConfigError(f"'{name}': expected a frame number in the file name, like 000012.jpg")
-    return int(digits[-1])
+    first = re.match(r"\d+", Path(name).stem)
+    return int(first.group()) if first else last_number(name)
 
 
 def _frames18(data: dict[str, Any], root: Path, path: Path) -> list[FrameLabel]:

@@ -44,10 +44,10 @@ class BagImage:
             SourceError: the bag has no such message any more.
 
         """
-        return _open(self.bag, self.topic).image(self.number)
+        return open_topic(self.bag, self.topic).image(self.number)
 
 
-class _Topic:
+class Topic:
     """The images of one topic; messages are found by iterating, the last ones are kept."""
 
     def __init__(self, bag: Path, topic: str) -> None:
@@ -101,14 +101,14 @@ def _stamp(message: Any) -> int:
     return int(message.header.stamp.sec) * 1_000_000_000 + int(message.header.stamp.nanosec)
 
 
-_topics: dict[tuple[int, Path, str], _Topic] = {}
+_topics: dict[tuple[int, Path, str], Topic] = {}
 
 
-def _open(bag: Path, topic: str) -> _Topic:
+def open_topic(bag: Path, topic: str) -> Topic:
     """Return the open topic; a forked worker opens its own."""
     where = (os.getpid(), bag, topic)
     if where not in _topics:
-        _topics[where] = _Topic(bag, topic)
+        _topics[where] = Topic(bag, topic)
     return _topics[where]
 
 
@@ -158,7 +158,7 @@ def read_bag(bag: Path, topic: str, labels: Path) -> Clip:
         ConfigError: a labelled stamp that no image has, or two images of one stamp.
 
     """
-    stamps = _open(bag, topic).stamps()
+    stamps = open_topic(bag, topic).stamps()
     if len(set(stamps)) != len(stamps):
         raise ConfigError(f"{bag}: two images have the same stamp, labels cannot tell them apart")
     pictures, people = coco_tables(labels)

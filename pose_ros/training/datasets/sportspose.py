@@ -23,7 +23,7 @@ from pose_ros.core.skeletons import COCO17
 from pose_ros.core.values import ByteArray, FloatArray
 from pose_ros.errors import ConfigError, SourceError
 from pose_ros.training.datasets import register_dataset
-from pose_ros.training.datasets.base import VideoImage, WindowSpec, box_of_joints, need
+from pose_ros.training.datasets.base import VideoImage, WindowSpec, box_of_joints, expected, need
 from pose_ros.training.datasets.clips import Clip, FrameLabel, LabelledClips, PersonLabel
 
 LAYOUT = """\
@@ -69,9 +69,7 @@ def sportspose(
     wanted = [p for p in people if not split or p.name in split.split(",")]
     if not wanted:
         have = ", ".join(sorted({p.name for p in people})) or "none"
-        raise SourceError(
-            f"{root}: no person '{split}' (found: {have}). Expected layout:\n{LAYOUT}"
-        )
+        raise SourceError(f"{root}: no person '{split}' (found: {have}). {expected(LAYOUT)}")
     clips = []
     for person in wanted:
         calibration = read_pickle(person / "calib.pkl")

@@ -18,10 +18,17 @@ import cv2
 from pose_ros.core.skeletons import COCO17, SKELETONS, Skeleton
 from pose_ros.errors import ConfigError, SourceError
 from pose_ros.training.datasets import register_dataset
-from pose_ros.training.datasets.base import VideoImage, WindowSpec, need, read_json
+from pose_ros.training.datasets.base import (
+    VideoImage,
+    WindowSpec,
+    expected,
+    last_number,
+    need,
+    read_json,
+)
 from pose_ros.training.datasets.clips import Clip, FrameLabel, LabelledClips, PersonLabel
 from pose_ros.training.datasets.coco import coco_tables, person_of
-from pose_ros.training.datasets.posetrack_files import FILE_NAMES, frame_number
+from pose_ros.training.datasets.posetrack_files import FILE_NAMES
 
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
 LAYOUT = """\
@@ -40,7 +47,7 @@ def video_coco(
     else:
         pairs = [(file, _video_of(file)) for file in sorted(root.glob("*.json"))]
     if not pairs:
-        raise SourceError(f"{root}: found no label file. Expected layout:\n{LAYOUT}")
+        raise SourceError(f"{root}: found no label file. {expected(LAYOUT)}")
     sets = [joint_set(file) for file, _ in pairs]
     if len(set(sets)) > 1:
         named = ", ".join(f"{f.name}: {s.name}" for (f, _), s in zip(pairs, sets, strict=True))
@@ -53,7 +60,7 @@ def _video_of(labels: Path) -> Path:
     """Video beside a label file."""
     found = [f for f in (labels.with_suffix(s) for s in VIDEOS) if f.is_file()]
     if not found:
-        raise SourceError(f"{labels}: found no video of that name. Expected layout:\n{LAYOUT}")
+        raise SourceError(f"{labels}: found no video of that name. {expected(LAYOUT)}")
     return found[0]
 
 
@@ -129,7 +136,7 @@ def person_in_video(
 
 def _number(picture: dict[str, Any]) -> int:
     stated = picture.get("frame_number")
-    return int(stated) if stated is not None else frame_number(str(picture["file_name"]))
+    return int(stated) if stated is not None else last_number(str(picture["file_name"]))
 
 
 def _check_frame(

@@ -22,6 +22,10 @@ Bool = npt.NDArray[np.bool_]
 
 #: OKS kernel value from which a joint is right, on COCO, CrowdPose and OCHuman.
 KERNEL_MIN = 0.5
+#: Intervals of a confidence in [0, 1] that `tau_of` chooses from.
+BINS = 200
+#: What is claimed from here on was found: a joint without any confidence never is.
+TAU_MIN = 1.0 / BINS
 
 
 @dataclass(frozen=True)
@@ -92,15 +96,36 @@ def roc_auc(confidence: Float, positive: Bool) -> float:
 
 
 def best_tau(confidence: Float, visible: Bool, right: Bool) -> float:
-    """Threshold of the highest F1: one of the confidences; to be chosen on validation data."""
-    order = np.argsort(-confidence.ravel(), kind="stable")
-    good = (right & visible).ravel()[order]
-    tp = np.cumsum(good)
-    claimed = np.arange(1, len(order) + 1)
-    f1 = 2 * tp / np.maximum(claimed + visible.sum(), 1)
-    sorted_scores = confidence.ravel()[order]
-    last = np.append(sorted_scores[1:] != sorted_scores[:-1], True)
-    return float(sorted_scores[np.argmax(np.where(last, f1, -1.0))]) if len(order) else 0.0
+    """Threshold of the highest F1: one of the confidences above 0; for validation data.
+
+    `TAU_MIN` when no confidence is above 0.
+    """
+    some = confidence.ravel() > 0
+    scores, good = confidence.ravel()[some], (right & visible).ravel()[some]
+    if not len(scores):
+        return TAU_MIN
+    order = np.argsort(-scores, kind="stable")
+    tp = np.cumsum(good[order])
+    f1 = 2 * tp / np.maximum(np.arange(1, len(order) + 1) + visible.sum(), 1)
+    last = np.append(scores[order][1:] != scores[order][:-1], True)
+    return float(scores[order][np.argmax(np.where(last, f1, -1.0))])
+
+
+def histogram(confidence: Float, good: Bool) -> npt.NDArray[np.float64]:
+    """(2, BINS) slots, and good ones, by confidence in [0, 1]; sums over batches and processes."""
+    place = np.clip((confidence.ravel() * BINS).astype(np.int64), 0, BINS - 1)
+    every = np.bincount(place, minlength=BINS)
+    return np.stack([every, np.bincount(place, good.ravel(), BINS)]).astype(np.float64)
+
+
+def tau_of(counts: Float, visible: float) -> float:
+    """`best_tau` of a summed `histogram` of data with so many visible joints, to 1/BINS.
+
+    The lowest interval, where joints that were not found are, is never claimed.
+    """
+    claimed, good = np.cumsum(counts[:, ::-1], axis=1)[:, :-1]
+    f1 = 2 * good / np.maximum(claimed + visible, 1.0)
+    return float((BINS - 1 - np.argmax(f1)) / BINS)
 
 
 def pose_classification(

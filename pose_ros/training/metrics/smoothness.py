@@ -9,10 +9,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from pose_ros.core.anthropometry import anatomy_of
 from pose_ros.core.skeletons import Skeleton
 from pose_ros.training.metrics.arrays import mean_known
 
 Float = npt.NDArray[np.floating]
+
+#: A hinge is bent the wrong way from this sine on. Of the knees in motion capture 0.2 % are, 19 %
+#: beyond the refiner's own slack of 0.05: a straight knee is often stretched a little too far.
+BEND_MOST = 0.2
 
 
 def acceleration_error(predicted: Float, truth: Float, rate_hz: float = 1.0) -> float:
@@ -82,6 +87,41 @@ def overlong_rate(track: Float, skeleton: Skeleton, longest: Float) -> float:
     if not known.any():
         return float("nan")
     return float(((lengths > longest) & known).sum() / known.sum())
+
+
+def longest_bones(track: Float, skeleton: Skeleton) -> npt.NDArray[np.float64]:
+    """(E,) longest of every bone in a track (T, K, D) of labels, its mirrored bone's included.
+
+    NaN for bones that are never known; what `overlong_rate` takes in 2-D.
+    """
+    lengths = bone_lengths(track, skeleton)
+    longest = np.where(np.isfinite(lengths), lengths, -np.inf).max(axis=0, initial=-np.inf)
+    both = np.maximum(longest, longest[anatomy_of(skeleton).mirror_bone])
+    return np.asarray(np.where(np.isfinite(both), both, np.nan))
+
+
+def angle_violations(track: Float, skeleton: Skeleton, most_deg: float = 0.0) -> float:
+    """Share of hinges of a 3-D track (T, K, 3) bent as no elbow, knee or hip can be.
+
+    More than ``most_deg`` outside the included angles of `core/anthropometry.py`, or the wrong way
+    as seen from the hips, by more than `BEND_MOST`. In any unit; NaN without a known hinge.
+    """
+    anatomy, points = anatomy_of(skeleton), track.astype(np.float64)
+    hinges = len(anatomy.hinge_joint)
+    ends = points[:, anatomy.edges]
+    arms = (ends[:, :, 0] - ends[:, :, 1])[:, anatomy.hinge_bones] * anatomy.hinge_signs
+    unit = arms / np.maximum(np.linalg.norm(arms, axis=-1, keepdims=True), 1e-12)
+    a, b = unit[:, :hinges], unit[:, hinges:]
+    angle = np.degrees(np.arccos(np.clip((a * b).sum(axis=-1), -1.0, 1.0)))
+    low, high = np.degrees(np.arccos(anatomy.cos_max)), np.degrees(np.arccos(anatomy.cos_min))
+    wrong = (angle < low - most_deg) | (angle > high + most_deg)
+    if anatomy.hips is not None:
+        axis = points[:, anatomy.hips[0]] - points[:, anatomy.hips[1]]
+        axis /= np.maximum(np.linalg.norm(axis, axis=-1, keepdims=True), 1e-12)
+        bent = (axis[:, None] * np.cross(a, b)).sum(axis=-1) * anatomy.bend_sign
+        wrong |= bent < -BEND_MOST  # False while a hip is unknown
+    known = np.isfinite(angle)
+    return float((wrong & known).sum() / known.sum()) if known.any() else float("nan")
 
 
 def lag_frames(filtered: Float, truth: Float, most: int = 10) -> int:
