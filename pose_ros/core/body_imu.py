@@ -141,8 +141,8 @@ class BodyImus:
 
     def assigned(self) -> dict[str, str]:
         """Bone of every sensor whose place is known."""
-        return {p.strap.sensor: self.names[p.bone] for p in self._places
-                if p.worn and p.bone is not None}  # fmt: skip
+        placed = ((p.strap.sensor, p.bone) for p in self._places if p.worn)
+        return {sensor: self.names[bone] for sensor, bone in placed if bone is not None}
 
     def calibrate(self, stamp_ns: int, directions: dict[str, Floats]) -> None:
         """Take a known pose: unit directions (3,) of sensors' bones, in the camera's world.

@@ -132,7 +132,7 @@ def _check_png(buffer: ByteArray) -> None:
 
     OpenCV would fill the one with black, and take the upper half of the other's numbers.
     """
-    if b"IEND" not in buffer[-4096:].tobytes():
+    if buffer.size < 25 or b"IEND" not in buffer[-4096:].tobytes():
         raise ShapeError(
             f"compressed image: the PNG ends before its end mark after {buffer.size} bytes: "
             "it was truncated on the way"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
@@ -33,6 +35,35 @@ def decode(maps: PoseMaps) -> tuple[FloatArray, FloatArray]:
     lost = ~(score > 0.0) | ~np.isfinite(cell).all(axis=2)
     cell[lost] = np.nan
     return cell, np.where(lost, 0.0, np.minimum(score, 1.0)).astype(np.float32)
+
+
+def spread(maps: PoseMaps) -> FloatArray:
+    """How wide a map is: (P, J) standard deviation per axis, in cells.
+
+    Of ``heatmaps * prior`` squared, times the root of two: for a Gaussian its own deviation. Twice
+    as strong counts four times as much, or the background of a map of 2000 cells would outweigh
+    its peak; a second peak far off, or another person's, still makes it many cells. NaN for a map
+    that is nowhere positive or holds a NaN.
+    """
+    people, joints, height, width = maps.heatmaps.shape
+    if people == 0:
+        return np.zeros((0, joints), np.float32)
+    weight = np.maximum(maps.heatmaps.reshape(people * joints, -1), 0.0)
+    if maps.prior is not None:
+        weight *= maps.prior.reshape(weight.shape)
+    weight *= weight
+    total, x, y, square = (weight @ _powers(height, width)).T.reshape(4, people, joints)
+    total = np.where(total > 0.0, total, np.nan)
+    variance = square / total - (x / total) ** 2 - (y / total) ** 2
+    return np.sqrt(np.maximum(variance, 0.0)).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=8)
+def _powers(height: int, width: int) -> FloatArray:
+    """(h w, 4) 1, x, y and x^2 + y^2 of every cell, from the middle of the map."""
+    y, x = np.mgrid[:height, :width].reshape(2, -1)
+    x, y = x - (width - 1) / 2, y - (height - 1) / 2
+    return np.stack([np.ones_like(x), x, y, x * x + y * y], axis=1).astype(np.float32)
 
 
 def dark_step(heatmaps: FloatArray, peak: np.ndarray) -> FloatArray:

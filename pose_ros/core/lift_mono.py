@@ -197,6 +197,8 @@ class MonocularLifter:
             )
         if frame.camera is None:
             return Poses3D.unknown(poses.ids, J)
+        here = set(poses.ids.tolist())
+        self._statures = {i: told for i, told in self._statures.items() if i in here}
         current = self._remember(frame, poses)
         if not len(poses):
             return Poses3D.unknown(poses.ids, J)

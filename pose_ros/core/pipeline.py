@@ -19,6 +19,7 @@ from pose_ros.core.ego import EgoMotion
 from pose_ros.core.embody import Embodier
 from pose_ros.core.predict import carried
 from pose_ros.core.skeletons import Skeleton
+from pose_ros.core.spread import map_std
 from pose_ros.core.track import Tracker
 from pose_ros.core.values import (
     Clips,
@@ -333,7 +334,12 @@ class PosePipeline:
         cells, score = heatmaps.decode(maps)
         xy_px = to_image(self.net.crop_px_from_cell(cells), image_from_crop)
         xy_px = aims.to_key(xy_px, frame, self._aligner)
-        return Poses2D(aims.people.ids, xy_px.astype(np.float32), score)
+        poses = Poses2D(aims.people.ids, xy_px.astype(np.float32), score)
+        if maps.prior is None:  # taught by blobs of a given width: see `spread.SPREAD_SHARE`
+            return poses
+        ends = self.net.crop_px_from_cell(np.array([[[0, 0], [1, 1]]], np.float32))[0]
+        std_px = map_std(poses, heatmaps.spread(maps), ends[1] - ends[0], image_from_crop)
+        return dataclasses.replace(poses, std_px=std_px)
 
     def _result(
         self, stamp_ns: int, frame_id: str, who: tuple[Tracks, Poses2D], ms: dict[str, float]

@@ -1,6 +1,8 @@
-"""How far a joint's pixel may be off when the network does not say."""
+"""How far a joint's pixel may be off: guessed from its score, and from how wide its map is."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +24,40 @@ SHARE, POWER = 0.018, 1.5
 SCORE_LEAST = 0.3
 #: Nothing is known better than this; a heatmap cell is coarser.
 LEAST_PX = 1.0
+#: Shares of that guess and of the deviation of the joint's map; their squares add up to the
+#: variance. Measured: MoveNet, 15,000 joints of four calibrated views against triangulation and
+#: 1,600 of COCO. Both fitted on other people, the negative log-likelihood of the errors is 0.45 to
+#: 0.6 lower than with the guess alone, and as many are within the 95 % circles. Not for networks
+#: that learned blobs of a given width: their maps are that wide however sure they are.
+GUESS_SHARE, SPREAD_SHARE = 0.7, 0.5
+
+
+def map_std(
+    poses: Poses2D, cells: FloatArray, pitch_px: FloatArray, image_from_crop: FloatArray
+) -> FloatArray:
+    """(P, J) standard deviation of a joint's pixel per axis, of the guess and its map's width.
+
+    Args:
+        poses: joints in image pixels; what they state themselves does not count.
+        cells: (P, J) width of each joint's map, see `heatmaps.spread`; NaN unknown.
+        pitch_px: (2,) crop pixels per cell along x and y.
+        image_from_crop: (P, 2, 3) crop pixels to image pixels.
+
+    Returns:
+        NaN for a joint that was not found and where the width is unknown.
+
+    """
+    (xx, xy), (yx, yy) = image_from_crop[:, :, :2].transpose(1, 2, 0)
+    cell_px = np.sqrt(np.abs(xx * yy - xy * yx) * pitch_px[0] * pitch_px[1])
+    wide = SPREAD_SHARE * cells * cell_px[:, None]
+    guess = GUESS_SHARE * pixel_std(dataclasses.replace(poses, std_px=None))
+    return np.hypot(guess, wide).astype(np.float32)
 
 
 def pixel_std(poses: Poses2D) -> FloatArray:
     """(P, J) standard deviation of a joint's pixel per axis; NaN for a joint that was not found.
 
-    ``poses.std_px`` where the network states it; otherwise SHARE of the root of the person's area
+    ``poses.std_px`` where it is stated; otherwise SHARE of the root of the person's area
     over the score to POWER, the area being FILL times the box around the joints that were found.
     """
     found = np.asarray(np.isfinite(poses.xy_px).all(axis=-1))

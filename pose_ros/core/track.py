@@ -148,7 +148,10 @@ class Tracker:
         out_xy = np.full((len(self._ids), self._joints, 2), np.nan, np.float32)
         out_score = np.zeros((len(self._ids), self._joints), np.float32)
         out_xy[rows], out_score[rows] = poses.xy_px[cols], poses.score[cols]
-        return self._finish(out_xy, out_score)
+        out_std = None if poses.std_px is None else np.full_like(out_score, np.nan)
+        if out_std is not None and poses.std_px is not None:
+            out_std[rows] = poses.std_px[cols]
+        return self._finish(out_xy, out_score, out_std)
 
     def coast(self, stamp_ns: int) -> tuple[Tracks, Poses2D]:
         """Everybody at ``stamp_ns`` when no image came: OCCLUDED, LOST after ``max_lost_s``.
@@ -288,13 +291,16 @@ class Tracker:
             self._confidence[rows], self._seen_ns[rows],
         )  # fmt: skip
 
-    def _finish(self, xy_px: FloatArray, score: FloatArray) -> tuple[Tracks, Poses2D]:
+    def _finish(
+        self, xy_px: FloatArray, score: FloatArray, std_px: FloatArray | None = None
+    ) -> tuple[Tracks, Poses2D]:
         """Report everybody who ever had a pose; forget the others, and who is LOST."""
         told = self._hits > 0
         report = self._tracks(told)
         self._remember_ghosts(self._boxes.xyxy_px[~told])
         self._keep(told & (self._state != LOST))
-        return report, Poses2D(report.ids, xy_px[told], score[told])
+        stated = None if std_px is None else std_px[told]
+        return report, Poses2D(report.ids, xy_px[told], score[told], stated)
 
     def _remember_ghosts(self, boxes: FloatArray) -> None:
         if not len(boxes) and not len(self._ghosts):  # as in almost every frame

@@ -151,7 +151,12 @@ class WindowBuffer:
         return self._moment(at) if at >= 0 else None
 
     def rest(self) -> list[Moment]:
-        """Moments that wait for frames that will not come; then every frame is forgotten."""
+        """Moments that wait for frames that will not come; then every frame is forgotten.
+
+        Without a look-ahead nothing waits and nothing is forgotten: the window goes on.
+        """
+        if not self.lookahead:
+            return []
         count = len(self._ring)
         moments = [self._moment(at) for at in range(max(count - self.lookahead, 0), count)]
         self._ring.clear()

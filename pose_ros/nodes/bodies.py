@@ -196,12 +196,13 @@ class Bodies:
             return
         known = np.isfinite(angles.angle_rad[row])
         suffix = body_id(number)
+        speeds = angles.velocity_rad_s[row, known]
         if known.any():
             reader.publish(JointState(
                 header=header,
                 name=[f"{n}_{suffix}" for n, k in zip(angles.names, known, strict=True) if k],
                 position=angles.angle_rad[row, known].tolist(),
-                velocity=np.nan_to_num(angles.velocity_rad_s[row, known]).tolist(),
+                velocity=speeds.tolist() if np.isfinite(speeds).all() else [],  # all or none
             ))  # fmt: skip
 
     def _open(self, number: int) -> _Person:

@@ -15,7 +15,7 @@ from pose_ros.msg import HumanPoseArray
 WINDOW = 300  # frames that percentiles are taken of
 HEALTH_NAMES = {
     HumanPoseArray.OK: "ok",
-    HumanPoseArray.DEGRADED_NO_DEPTH: "2-D only: no depth",
+    HumanPoseArray.DEGRADED_NO_DEPTH: "no depth image: metres are a guess, or unknown",
     HumanPoseArray.DEGRADED_NO_CALIBRATION: "2-D only: camera not calibrated",
     HumanPoseArray.STALE_INPUT: "no images",
     HumanPoseArray.OVERLOADED: "overloaded: images are skipped",

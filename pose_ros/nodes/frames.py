@@ -34,6 +34,12 @@ def tf_is_installed() -> bool:
     return tf2_ros is not None
 
 
+def placed(result: PoseResult) -> bool:
+    """Whether anything in a result is in a frame: somebody has a position."""
+    body = result.body
+    return body is not None and bool(np.isfinite(body.poses.xyz_m).any())
+
+
 class Transforms:
     """What TF knows, from construction to ``close``."""
 
@@ -104,13 +110,14 @@ class OutputFrame:
         """
         ours = Header(stamp=header.stamp, frame_id=self.frame)
         result = dataclasses.replace(result, frame_id=self.frame)
-        if result.body is None or header.frame_id == self.frame:
+        if not placed(result) or header.frame_id == self.frame:
             return result, ours
         try:
             pose = self._transforms.lookup(self.frame, header.frame_id, ns_from_time(header.stamp))
         except CalibrationError as error:
             self._missed(str(error))
             return dataclasses.replace(result, body=None), ours
+        assert result.body is not None
         body = moved(result.body, pose[:3, :3], pose[:3, 3])
         return dataclasses.replace(result, body=body), ours
 

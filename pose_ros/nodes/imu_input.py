@@ -104,7 +104,8 @@ class ImuInput:
             imu.push(*readings(message))
         if stamp_ns is not None and self._camera is not None:
             span = self._camera.imu.span_ns
-            self._behind_s = math.nan if span is None else (stamp_ns - span[1]) * 1e-9
+            theirs_ns = stamp_ns + round(self._camera.offset_s * 1e9)
+            self._behind_s = math.nan if span is None else (theirs_ns - span[1]) * 1e-9
         return count
 
     def report(self) -> dict[str, float | str]:
@@ -129,8 +130,8 @@ class ImuInput:
             return self._doubt("no: no samples come")
         if abs(self._behind_s) > 1.0:
             return self._doubt(
-                f"no: its stamps are {-self._behind_s:+.1f} s off the image's; set "
-                "imu.offset_s, or let both drivers stamp with one clock"
+                f"no: its stamps are {-self._behind_s:+.1f} s off the image's; let both drivers "
+                "stamp with one clock"
             )
         check = camera.check
         if check is None:
@@ -156,7 +157,8 @@ def _worn(body: BodyImus) -> dict[str, float | str]:
         name: sum(imu.counts[name] for imu in body.imus.values())
         for name in ("received", "late", "broken", "gaps", "saturated")
     }
-    ends = {name: imu.span_ns[1] if imu.span_ns else -SILENT_NS for name, imu in body.imus.items()}
+    spans = {name: imu.span_ns for name, imu in body.imus.items()}  # the worker may reset one
+    ends = {name: -SILENT_NS if span is None else span[1] for name, span in spans.items()}
     newest_ns = max(ends.values(), default=0)
     silent = [name for name, end in ends.items() if end < 0 or newest_ns - end > SILENT_NS]
     placed = ", ".join(f"{sensor} on {bone}" for sensor, bone in body.assigned().items())

@@ -14,6 +14,7 @@ from pose_ros.core.rigid import moved
 from pose_ros.core.values import PoseResult
 from pose_ros.errors import ConfigError
 from pose_ros.nodes.conversions import ns_from_time
+from pose_ros.nodes.frames import placed
 
 LOG_EVERY_S = 5.0
 _log = logging.getLogger(__name__)
@@ -46,14 +47,21 @@ class LevelFrame:
         """
         ours = Header(stamp=header.stamp, frame_id=self.frame)
         result = dataclasses.replace(result, frame_id=self.frame)
-        if result.body is None:
+        if not placed(result):
             return result, ours
-        up = self._camera.up(ns_from_time(header.stamp))
+        up = None if self._doubted else self._camera.up(ns_from_time(header.stamp))
         if up is None:
             self._missed()
             return dataclasses.replace(result, body=None), ours
+        assert result.body is not None
         body = moved(result.body, level_from_camera(up), np.zeros(3))
         return dataclasses.replace(result, body=body), ours
+
+    @property
+    def _doubted(self) -> bool:
+        """Whether the pictures contradicted the sensor: then its up is as wrong as its turns."""
+        check = None if isinstance(self._camera, StillCamera) else self._camera.check
+        return check is not None and not check.trusted and not np.isnan(check.unexplained)
 
     def _missed(self) -> None:
         self.failures += 1
@@ -61,6 +69,6 @@ class LevelFrame:
         if now - self._logged_s >= LOG_EVERY_S:
             self._logged_s = now
             _log.warning(
-                "no metres in frame '%s': the camera's sensor does not tell where up is (%d so "
-                "far)", self.frame, self.failures,
+                "no metres in frame '%s': the camera's sensor does not tell where up is, or "
+                "disagrees with the pictures (%d so far)", self.frame, self.failures,
             )  # fmt: skip

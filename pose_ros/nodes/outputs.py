@@ -54,6 +54,7 @@ class Outputs:
         self._drawn_ns = 0
         self._jitter = Jitter()
         self._told: HumanPoseArray | None = None  # sent last
+        self._told_angles: HumanJointStateArray | None = None
         self._blind: PoseResult | None = None  # what it said, without metres, if STALE_INPUT
         self._told_lock = threading.Lock()  # the worker sends, and who watches over it
         self._sent_s = time.monotonic()
@@ -79,7 +80,7 @@ class Outputs:
 
         """
         node, settings = self._node, self._settings
-        self._skeleton, self._told, self._blind = skeleton, None, None
+        self._skeleton, self._told, self._blind, self._told_angles = skeleton, None, None, None
         self._bodies = Bodies(
             node, skeleton, hri=settings.hri.enable, tf=settings.tf,
             cropped=settings.privacy.publish_cropped, convention=convention,
@@ -145,12 +146,12 @@ class Outputs:
             message.sequence = sequence
             message.health = health
             self._send(message)
-        if self._angles is not None:
-            told = self._messages.joint_angles(result, header, self._convention)
-            told.health = health
-            self._angles.publish(told)
+            if self._angles is not None:
+                self._told_angles = self._messages.joint_angles(result, header, self._convention)
+                self._told_angles.health = health
+                self._angles.publish(self._told_angles)
         if self._markers.get_subscription_count() and self._to_draw(result):
-            self._markers.publish(self._builder.build(result, camera, header))
+            self._markers.publish(self._builder.build(unplaced, camera, header))
         self._bodies.publish(unplaced, header)
         self._diagnostics.health = health
         if blind:
@@ -164,14 +165,16 @@ class Outputs:
         age_ns = ns_from_time(message.publish_stamp) - ns_from_time(header.stamp)
         self._diagnostics.frame({**ms, "stamp_to_publish": age_ns * 1e-6})
 
-    def repeat(self) -> None:
-        """Send the last answer again as OVERLOADED: the node lives, the next one takes long.
+    def repeat(self, silence_s: float) -> None:
+        """After a silence, send the last answer again as OVERLOADED: the next one takes long.
 
-        Its stamp and sequence stay those of the image it answers. What was STALE_INPUT stays so,
-        without positions: they were predicted for another moment. Before the first answer it is
-        an empty one.
+        Its stamp and sequence stay those of the image it answers; who was LOST is not told again.
+        What was STALE_INPUT stays so, without positions: they were predicted for another moment.
+        Before the first answer it is an empty one.
         """
         with self._told_lock:
+            if self.silent_s < silence_s:
+                return
             message = self._told
             if message is None:
                 message = HumanPoseArray(layout=self._skeleton.name)
@@ -182,7 +185,13 @@ class Outputs:
                 message.sequence, message.health = sequence, health
             else:
                 message.health = HumanPoseArray.OVERLOADED
+            message.humans = [h for h in message.humans if h.state != TrackState.LOST]
             self._send(message)
+            if self._angles is not None and self._told_angles is not None:
+                angles = self._told_angles
+                angles.humans = [h for h in angles.humans if h.state != TrackState.LOST]
+                angles.health = message.health
+                self._angles.publish(angles)
             self._diagnostics.health = message.health
 
     def _send(self, message: HumanPoseArray) -> None:

@@ -16,6 +16,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
 from pose_ros.build import build_pipeline
+from pose_ros.core.camera import PinholeCamera
 from pose_ros.core.config import PipelineConfig
 from pose_ros.core.depth import parse_extrinsics
 from pose_ros.core.node_config import NodeConfig
@@ -63,6 +64,9 @@ class PoseNode(LifecycleNode):
         self._apart = ReentrantCallbackGroup()  # of services that may take seconds
         self._received_s = time.monotonic()
         self.depth: DepthInput | None = None
+        self.imus: ImuInput | None = None
+        self.frames: OutputFrame | LevelFrame | None = None
+        self._camera: PinholeCamera | None = None  # that took the last image
         if self.settings.autostart:
             self._start_timer = self.create_timer(0.0, self._autostart)
 
@@ -75,14 +79,17 @@ class PoseNode(LifecycleNode):
         """Load the networks and create the publishers."""
         try:
             self.pipeline: PosePipeline = build_pipeline(self.config)
+            parse_extrinsics(self.config.depth.extrinsics)
             self.frames = self._open_frames()
             self.outputs = Outputs(self, self.settings, self.config.model.score_min)
-            parse_extrinsics(self.config.depth.extrinsics)
             lifted = self.config.lift.source != "none"
             convention = self.config.joints.convention if lifted else "none"
             self.outputs.open(self.pipeline.skeleton, self.pipeline.net.facts, convention)
         except PoseRosError as error:
             _log.error("cannot configure: %s", error)
+            if self.frames is not None:
+                self.frames.close()
+                self.frames = None
             return FAILURE
         except Exception as error:  # full GPU memory, for one; rclpy drops the reason
             _log.error("cannot configure: %s: %s", type(error).__name__, error)
@@ -155,13 +162,13 @@ class PoseNode(LifecycleNode):
         """Answer what was accepted, end every track, forget everything."""
         self._active = False
         self.inputs.close()
+        self.worker.stop()  # before what its last jobs read
         for source in (self.depth, self.imus):
             if source is not None:
                 source.close()
         for timer in (self._stale_timer, self._report_timer, self._predict_timer):
             if timer is not None:
                 self.destroy_timer(timer)
-        self.worker.stop()
         self._calibrations.close("pose_node was deactivated")
         self._publish(self.pipeline.finish())
         ended = self.pipeline.flush()
@@ -197,20 +204,21 @@ class PoseNode(LifecycleNode):
             self.worker.offer(partial(self._answer, message))
 
     def _tell_if_stale(self) -> None:
-        silence = self.outputs.silent_s / self.settings.output_deadline_s
-        due = self.health.stale and silence >= IDLE_SILENCE
-        if due and not self.worker.offer_if_idle(self._coast) and silence >= BUSY_SILENCE:
-            self.outputs.repeat()
+        deadline_s = self.settings.output_deadline_s
+        silent = self.outputs.silent_s >= IDLE_SILENCE * deadline_s
+        if silent and self.health.stale and self.worker.offer_if_idle(self._coast):
+            return
+        self.outputs.repeat(BUSY_SILENCE * deadline_s)
 
     def _report(self) -> None:
         worker = self.worker
         self.health.count(worker.dropped, worker.done)
         self.inputs.watch(self.health.image_age_s)
-        people = 0 if self._last_result is None else len(self._last_result.tracks)
+        people = len(self._followed())
         counts: dict[str, float | str] = {
             "received": self.inputs.received,
             "incompatible_qos": self.inputs.incompatible,
-            "calibrated": str(self.inputs.camera is not None).lower(),
+            "calibrated": str(self._camera is not None).lower(),
             "people": people,
             "frames": self._sequence,
             "skipped": worker.dropped,
@@ -245,9 +253,10 @@ class PoseNode(LifecycleNode):
 
     def _followed(self) -> set[int]:
         """Ids of the people who are followed now."""
-        if self._last_result is None:
+        last = self._last_result  # another thread may replace it meanwhile
+        if last is None:
             return set()
-        tracks = self._last_result.tracks
+        tracks = last.tracks
         return set(tracks.ids[tracks.state != TrackState.LOST].tolist())
 
     def _answer(self, message: Image | CompressedImage) -> None:
@@ -255,6 +264,7 @@ class PoseNode(LifecycleNode):
         header = conversions.shifted(message.header, self.settings.stamp_offset_s)
         message.header = header
         frame = conversions.frame_from_image(message, self.inputs.camera)
+        self._camera = frame.camera
         if self.depth is not None and frame.camera is not None:
             frame = dataclasses.replace(frame, depth=self.depth.of(frame.stamp_ns, frame.frame_id))
         decoded = time.monotonic()
@@ -275,8 +285,8 @@ class PoseNode(LifecycleNode):
                 stamp=conversions.time_from_ns(result.stamp_ns), frame_id=result.frame_id
             )
             self._sequence += 1
-            health = self.health.of_image(self.inputs.camera is not None, result.with_depth)
-            camera = self.inputs.camera
+            camera = self._camera
+            health = self.health.of_image(camera is not None, result.with_depth)
             if self.frames is not None:
                 result, header = self.frames.apply(result, header)
                 camera = None  # its rays are of another frame
@@ -284,6 +294,10 @@ class PoseNode(LifecycleNode):
             self._last_result = self._last_answer = result
 
     def _coast(self) -> None:
+        if self.imus is not None:
+            self.imus.drain()
+        if not self.health.stale:  # an image was answered since this was asked for
+            return
         self._publish(self.pipeline.finish())
         stamp_ns = conversions.ns_from_time(self._last_header.stamp)
         elapsed_ns = int((time.monotonic() - self._received_s) * 1e9)

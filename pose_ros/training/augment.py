@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pose_ros.core.skeletons import Skeleton
+from pose_ros.core.so3 import exp_so3
 from pose_ros.core.values import ByteArray, FloatArray
 from pose_ros.training.config import AugmentConfig
 
 HALF_BODY_JOINTS = 8  # more of them have to be known
 HALF_BODY_SCALE = 1.5  # of the box of the chosen half
+FOCAL = (0.7, 1.5)  # focal lengths over the longer side of a picture: 71 to 37 degrees wide
 LOWER_PARTS = ("hip", "knee", "ankle", "pelvis", "spine")
 
 Affine = npt.NDArray[np.float64]
@@ -116,30 +118,91 @@ def recrop(rng: np.random.Generator, most: float, size_hw_px: tuple[int, int]) -
     return np.array([[zoom, 0.0, shift[0]], [0.0, zoom, shift[1]], [0.0, 0.0, 1.0]])
 
 
+@dataclass(frozen=True)
+class Turn:
+    """How a camera had turned when it took one frame, against the key frame.
+
+    Source: Hartley and Zisserman, Multiple View Geometry, 2004, section 8.4: x' = K R K^-1 x.
+    """
+
+    taken: Affine  # (3, 3) R, from the axes of the stored picture to those it shall be taken in
+    shown: Affine  # (3, 3) R, to those it is shown in: the same, or turned back but for the noise
+    focal: float  # over the longer side of the picture; the principal point is in its middle
+
+    def homographies(self, size_hw_px: tuple[int, ...]) -> tuple[Affine, Affine]:
+        """(3, 3) maps of stored pixels to taken ones, and to shown ones."""
+        height, width = size_hw_px[:2]
+        focal = self.focal * max(height, width)
+        camera = np.array(
+            [[focal, 0.0, (width - 1) / 2], [0.0, focal, (height - 1) / 2], [0.0, 0.0, 1.0]]
+        )
+        back = np.linalg.inv(camera)
+        return camera @ self.taken @ back, camera @ self.shown @ back
+
+
+def turns(rng: np.random.Generator, config: AugmentConfig, frames: int, key: int) -> list[Turn]:
+    """Draw how a camera turns evenly during a window; in its key frame it has not turned.
+
+    The frame farthest from the key frame is turned by up to ``ego_deg`` about any axis. With
+    ``ego_back`` the frames are shown as if turned back by a gyroscope that is not exact.
+    """
+    axis = rng.normal(size=3)
+    most = axis / np.linalg.norm(axis) * math.radians(rng.uniform(0.0, config.ego_deg))
+    focal = float(rng.uniform(*FOCAL))
+    offset = np.arange(frames) - key
+    taken = exp_so3(most * (offset / max(np.abs(offset).max(), 1))[:, None])
+    left = rng.normal(0.0, math.radians(config.ego_left_deg) / math.sqrt(3.0), (frames, 3))
+    shown = exp_so3(left * (offset != 0)[:, None]) if config.ego_back else taken
+    return [Turn(a, b, focal) for a, b in zip(taken, shown, strict=True)]
+
+
+def cut_turned(
+    image: ByteArray, crop_from_shown: Affine, turn: Turn, size_hw_px: tuple[int, int]
+) -> tuple[ByteArray, Affine]:
+    """Crop (h, w, 3) of a picture as a turned camera would have given it, and how it was cut.
+
+    What that camera did not see is black. The map (3, 3) is from stored pixels to crop pixels.
+    """
+    taken, shown = turn.homographies(image.shape)
+    whole = np.vstack((crop_from_shown, (0.0, 0.0, 1.0))) @ shown
+    crop = warp(image, whole, size_hw_px)
+    height, width = image.shape[:2]
+    corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
+    view = apply(whole @ np.linalg.inv(taken), corners - np.float32(0.5))
+    seen = np.zeros(size_hw_px, np.uint8)
+    cv2.fillConvexPoly(seen, np.round(view * 16.0).astype(np.int32), 1, shift=4)
+    return crop * seen[..., None], whole
+
+
 def apply(affine: Affine, xy_px: FloatArray) -> FloatArray:
-    """Points (..., 2) through a (2, 3) map; NaN stays NaN."""
+    """Points (..., 2) through a map (2, 3) or (3, 3); NaN stays NaN."""
+    if len(affine) == 3:
+        moved = xy_px @ affine[:, :2].T + affine[:, 2]
+        return (moved[..., :2] / moved[..., 2:]).astype(np.float32)
     return (xy_px @ affine[:, :2].T + affine[:, 2]).astype(np.float32)
 
 
 def warp(image: ByteArray, crop_from_image: Affine, size_hw_px: tuple[int, int]) -> ByteArray:
-    """Crop (h, w, 3) of an image, bilinear, black outside.
+    """Crop (h, w, 3) of an image by a map (2, 3) or (3, 3), bilinear, black outside.
 
     The part of the image that is needed is first halved by averaging while it has twice the crop's
     resolution, so that small patterns do not flicker.
     """
     height, width = size_hw_px
-    whole = np.vstack((crop_from_image, (0.0, 0.0, 1.0)))
+    straight = len(crop_from_image) == 2
+    whole = np.vstack((crop_from_image, (0.0, 0.0, 1.0))) if straight else crop_from_image
     corners = np.array(
         [[-1, -1, 1], [width, -1, 1], [-1, height, 1], [width, height, 1]], np.float64
     )
-    reach = (np.linalg.inv(whole) @ corners.T)[:2]
+    reach = np.linalg.inv(whole) @ corners.T
+    reach = reach[:2] if straight else reach[:2] / np.maximum(reach[2], 1e-3)
     low = np.maximum(np.floor(reach.min(axis=1)).astype(int) - 2, 0)
     high = np.minimum(np.ceil(reach.max(axis=1)).astype(int) + 3, image.shape[1::-1])
     if (high <= low).any():
         return np.zeros((height, width, 3), np.uint8)
     part = image[low[1] : high[1], low[0] : high[0]]
     crop_from_part = whole @ np.array([[1, 0, low[0]], [0, 1, low[1]], [0, 0, 1.0]])
-    ratio = math.sqrt(abs(np.linalg.det(crop_from_image[:, :2])))
+    ratio = math.sqrt(abs(np.linalg.det(whole[:2, :2])))  # of turns, which hardly change it, too
     while ratio <= 0.5 and min(part.shape[:2]) >= 2:
         rows, columns = part.shape[0] // 2, part.shape[1] // 2
         part = cv2.resize(
@@ -147,6 +210,8 @@ def warp(image: ByteArray, crop_from_image: Affine, size_hw_px: tuple[int, int])
         )
         crop_from_part = crop_from_part @ np.array([[2, 0, 0.5], [0, 2, 0.5], [0, 0, 1.0]])
         ratio *= 2.0
+    if not straight:
+        return cv2.warpPerspective(part, crop_from_part, (width, height), flags=cv2.INTER_LINEAR)
     return cv2.warpAffine(part, crop_from_part[:2], (width, height), flags=cv2.INTER_LINEAR)
 
 

@@ -94,6 +94,14 @@ class AugmentConfig:
                             "frames; the memory is warped along", ge=0.0, le=1.0)  # fmt: skip
     recrop: float = param(0.15, "Largest move of such a crop, of its size, and of its zoom",
                           ge=0.0, le=0.4)  # fmt: skip
+    ego_p: float = param(0.0, "Share of windows in which the camera turns (K R K^-1), at a "
+                         "drawn focal length", ge=0.0, le=1.0)  # fmt: skip
+    ego_deg: float = param(5.0, "Largest such turn between the key frame and the frame farthest "
+                           "from it", unit="deg", ge=0.0, le=20.0)  # fmt: skip
+    ego_back: bool = param(True, "Turn these frames back by a gyroscope, as the live pipeline "
+                           "with an IMU does; false: leave them turned")  # fmt: skip
+    ego_left_deg: float = param(0.3, "With ego_back: what that leaves, root mean square",
+                                unit="deg", ge=0.0, le=5.0)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -136,6 +144,9 @@ class LoopConfig:
     checkpoint_s: float = param(600.0, "Seconds between checkpoints inside an epoch", unit="s",
                                 ge=0.0, le=1e6)  # fmt: skip
     max_steps: int = param(0, "Stop after so many steps, 0: never (for tests and trials)", ge=0)
+    max_minutes: float = param(0.0, "Stop, save and write the card after the first step that "
+                               "ends so long after the command began, 0: never",
+                               unit="min", ge=0.0, le=1e6)  # fmt: skip
     sync_norm: bool = param(True, "Batch norms see the batches of all processes")
     threads: int = param(0, "CPU threads per process, 0: torch's choice", ge=0, le=256)
 
@@ -251,7 +262,8 @@ class TrainConfig:
 #: Settings that may differ between a run and its continuation.
 MAY_CHANGE = (
     "out", "device", "resume", "data.workers", "train.epochs", "train.max_steps",
-    "train.checkpoint_s", "train.threads", "train.patience", "train.micro_batch", "cache.folder",
+    "train.max_minutes", "train.checkpoint_s", "train.threads", "train.patience",
+    "train.micro_batch", "cache.folder",
 )  # fmt: skip
 
 
@@ -392,6 +404,9 @@ def _dotted(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def differences(old: dict[str, Any], new: TrainConfig) -> list[str]:
-    """Names whose values differ and must not, between a run's settings and its continuation's."""
-    now = flatten(new)
-    return [n for n in now if n not in MAY_CHANGE and (n not in old or old[n] != now[n])]
+    """Names whose values differ and must not, between a run's settings and its continuation's.
+
+    A setting that did not exist when the run began had what is now its default.
+    """
+    now, before = flatten(new), flatten(TrainConfig()) | old
+    return [n for n in now if n not in MAY_CHANGE and before[n] != now[n]]

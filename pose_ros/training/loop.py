@@ -62,6 +62,7 @@ class Result:
     best: dict[str, float]  # metrics of the best validation, empty without one
     metrics: dict[str, float]  # windows_per_s, data_wait, peak_rss_mb, ...
     checkpoint: Path  # the best weights, or the last ones without validation
+    stopped: str = ""  # "time" where train.max_minutes ended it
 
 
 def open_fabric(config: TrainConfig) -> Fabric:
@@ -194,10 +195,12 @@ def fit(
     folder: Path,
     fabric: Fabric,
     judge: Judge | None = None,
+    since_s: float | None = None,
 ) -> Result:
-    """Train until the epochs are over, nothing gets better, or somebody asks to stop.
+    """Train until the epochs or the time are over, nothing gets better, or somebody asks to stop.
 
     ``judge`` measures what the validation windows alone do not tell (``train.monitor=map``).
+    ``train.max_minutes`` counts from ``since_s`` (`time.monotonic`), without it from now.
 
     Goes on from ``folder/last.ckpt`` if there is one and ``config.resume`` allows it.
 
@@ -208,8 +211,11 @@ def fit(
         Stopped: on SIGTERM, after saving.
 
     """
+    begun = time.monotonic() if since_s is None else since_s
     run = _Run(trainee, train, val, config, folder, fabric)
     run.judge = judge
+    if config.train.max_minutes:
+        run.ends_at = begun + 60.0 * config.train.max_minutes
     try:
         with _stoppable(run):
             return run.run()
@@ -276,6 +282,8 @@ class _Run:
         self.best: dict[str, float] = {}
         self.judge: Judge | None = None
         self.asked_to_stop = False
+        self.ends_at = math.inf  # by time.monotonic
+        self.stopped = ""
         self.clock = {"step_s": 0.0, "wait_s": 0.0, "windows": 0.0}
         self.saved_at = time.monotonic()
         self._resume()
@@ -292,7 +300,10 @@ class _Run:
         self._save(LAST)
         self.fabric.barrier()
         name = BEST if (self.folder / BEST).is_file() else LAST
-        return Result(self.at.epoch, self.at.step, self.best, self._numbers(), self.folder / name)
+        return Result(
+            self.at.epoch, self.at.step, self.best, self._numbers(), self.folder / name,
+            self.stopped,
+        )  # fmt: skip
 
     def _epoch(self) -> bool:
         """Steps of an epoch; whether it came to its end."""
@@ -323,20 +334,29 @@ class _Run:
     def _interrupted(self) -> bool:
         """Save if it is time to; whether the run ends here."""
         limit = self.config.train.max_steps
-        stop = self._any(self.asked_to_stop)
-        if stop:
+        time_is_up = time.monotonic() >= self.ends_at
+        stop = self._most(2 if self.asked_to_stop else int(time_is_up))  # alike in all processes
+        if stop == 2:
             self._save(LAST)
             raise Stopped(f"stopped at step {self.at.step}, kept in {self.folder / LAST}")
+        if stop == 1:  # `run` saves
+            self.stopped = "time"
+            log.info(
+                "the time is up (train.max_minutes=%g): stops after step %d of %d, kept in %s; "
+                "the same command goes on", self.config.train.max_minutes, self.at.step,
+                self.epochs * self.sampler.steps, self.folder / LAST,
+            )  # fmt: skip
+            return True
         if time.monotonic() - self.saved_at > self.config.train.checkpoint_s:
             self._save(LAST)
         return bool(limit) and self.at.step >= limit
 
-    def _any(self, here: bool) -> bool:
-        """Whether something holds in any process."""
+    def _most(self, here: int) -> int:
+        """Return the largest number that any process has."""
         if self.fabric.world_size == 1:
             return here
         flag = torch.tensor(float(here), device=self.fabric.device)
-        return bool(torch.as_tensor(self.fabric.all_reduce(flag, reduce_op="max")) > 0)
+        return round(float(torch.as_tensor(self.fabric.all_reduce(flag, reduce_op="max"))))
 
     def _step(self, batch: Item) -> dict[str, torch.Tensor]:
         """One optimiser step; the mean terms of the batch."""
@@ -363,7 +383,7 @@ class _Run:
             )
             scaled = rules.precision == "16-mixed"  # its scaler skips such a step by itself
             bad = not scaled and norm is not None and not bool(torch.isfinite(norm))
-        if self._any(bad):
+        if self._most(int(bad)):
             self._give_up(batch, total, float("nan") if norm is None else float(norm))
         self._set_rate()
         self.optimizer.step()

@@ -2,8 +2,9 @@
 
 CONFIG.yaml is a recipe (config/train/). Any setting can be given on the command line by its dotted
 name, for example optim.lr=1e-4 train.epochs=2 'data.train=synthetic:?clips=40'; lists are A,B or
-[A, B]. The same command goes on where a killed run stopped. Under torchrun it is one of several
-processes, which together learn what one would:
+[A, B]. The same command goes on where a killed run stopped, or one whose time was over
+(train.max_minutes=20; scripts/train does it for a machine that is lent). Under torchrun it is one
+of several processes, which together learn what one would:
 
   torchrun --nproc-per-node 2 -m pose_ros.training.train config/train/tiny.yaml device=cpu
 
@@ -16,7 +17,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +78,17 @@ def make_net(config: TrainConfig) -> VideoPoseNet:
 
 
 def window_config(config: TrainConfig, net: VideoPoseNet, augmented: bool) -> WindowConfig:
-    """What the windows of a network have to be."""
+    """What the windows of a network have to be.
+
+    Raises:
+        ConfigError: the camera shall turn between the frames of a network that sees one frame.
+
+    """
+    if config.augment.ego_p and net.window.frames == 1:
+        raise ConfigError(
+            f"augment.ego_p={config.augment.ego_p}: expected a network with a window, "
+            f"{config.net.name} sees one frame"
+        )
     return WindowConfig(
         config.crop,
         config.augment if augmented else None,
@@ -110,15 +123,19 @@ def limited(clips: Joined, limit: int) -> ClipDataset:
     return Subset(clips, [i * len(clips) // limit for i in range(limit)])
 
 
-def run(config: TrainConfig) -> dict[str, Any]:
+def run(config: TrainConfig, since_s: float | None = None) -> dict[str, Any]:
     """Train, write the card, and say what it came to.
+
+    ``train.max_minutes`` counts from ``since_s`` (`time.monotonic`), without it from now.
 
     Raises:
         PoseRosError: whatever is wrong with settings, data, weights, disk or the loss.
 
     """
+    begun = time.monotonic() if since_s is None else since_s
     folder = Path(config.out or f"runs/{config.name}")
     fabric = open_fabric(config)
+    log.info("learns on %s", fabric.device)
     net = make_net(config)
     train, val = _data(config, net, folder, fabric)
     if fabric.global_rank == 0:
@@ -127,11 +144,13 @@ def run(config: TrainConfig) -> dict[str, Any]:
     first = None
     if config.stage1.epochs:
         own = getattr(net, "config", None)  # stage 1 has its own idea of what is frozen
-        first = _stage(config, net, (train, val), folder / "stage1", fabric, still=True)
+        first = _stage(config, net, (train, val), folder / "stage1", fabric, begun, still=True)
+        if first.stopped:
+            return _unfinished(config, first, (folder, fabric))
         net.config = own  # type: ignore[assignment]
         net.load_state_dict(checkpoints.load(first.checkpoint)["net"])
         log.info("stage 1 done; its head went to %s", ", ".join(share_head(net)) or "no other")
-    result = _stage(config, net, (train, val), folder, fabric)
+    result = _stage(config, net, (train, val), folder, fabric, begun)
     return _finish(config, net, result, first, (folder, fabric))
 
 
@@ -166,9 +185,10 @@ def _stage(
     data: tuple[WindowDataset, WindowDataset | None],
     folder: Path,
     fabric: Fabric,
+    begun_s: float,
     still: bool = False,
 ) -> Result:
-    """One stage of training."""
+    """One stage of training, in a command that began at ``begun_s`` (`time.monotonic`)."""
     trainee = Trainee(net, config, still)
     sets: list[Dataset[Item] | None] = list(data)
     if config.cache.variants:
@@ -184,7 +204,21 @@ def _stage(
     judge = None
     if config.train.monitor == "map" and data[1] is not None:
         judge = PosevalJudge(data[1].clips, data[1].config)
-    return fit(trainee, sets[0], sets[1], config, folder, fabric, judge)
+    return fit(trainee, sets[0], sets[1], config, folder, fabric, judge, begun_s)
+
+
+def _unfinished(config: TrainConfig, first: Result, where: tuple[Path, Fabric]) -> dict[str, Any]:
+    """Answer and metrics of a run whose time was over in stage 1: there is no card yet."""
+    folder, fabric = where
+    answer: dict[str, Any] = {
+        "net": config.net.name, "epochs": 0, "best": {}, "checkpoint": str(first.checkpoint),
+        "card": None, "stopped": first.stopped,
+    }  # fmt: skip
+    if fabric.global_rank == 0:
+        numbers = {**answer, "steps": 0, "stage1": {**first.best, **first.metrics}}
+        (folder / "metrics.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+    fabric.barrier()
+    return answer
 
 
 def _finish(
@@ -200,6 +234,7 @@ def _finish(
     answer: dict[str, Any] = {
         "net": config.net.name, "epochs": result.epochs, "best": result.best,
         "checkpoint": str(result.checkpoint), "card": str(folder / f"{config.name}.yaml"),
+        **({"stopped": result.stopped} if result.stopped else {}),
     }  # fmt: skip
     if fabric.global_rank == 0:
         numbers = {**answer, "steps": result.steps, **result.metrics}
@@ -235,17 +270,30 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main(argv: Sequence[str]) -> dict[str, Any]:
-    """Run the command; its answer."""
+def main(argv: Sequence[str], since_s: float | None = None) -> dict[str, Any]:
+    """Run the command, which began at ``since_s`` as in `run`; its answer."""
     args = parser().parse_args(argv)
-    return run(read_recipe(args.config, args.settings))
+    return run(read_recipe(args.config, args.settings), since_s)
 
 
-def command(argv: Sequence[str]) -> int:
+def process_began() -> float:
+    """When this process was started, by `time.monotonic`; now where the system does not say it.
+
+    Reading torch alone takes seconds, tens of them on a machine that was just switched on.
+    """
+    try:
+        ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+        began = int(ticks) / os.sysconf("SC_CLK_TCK")
+        return time.monotonic() - (time.clock_gettime(time.CLOCK_BOOTTIME) - began)
+    except (OSError, AttributeError, IndexError, ValueError):
+        return time.monotonic()
+
+
+def command(argv: Sequence[str], since_s: float | None = None) -> int:
     """Run the command for a shell: the answer on stdout, errors in one line on stderr."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
-        answer = main(argv)
+        answer = main(argv, since_s)
     except (PoseRosError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
@@ -257,4 +305,4 @@ def command(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command(sys.argv[1:]))
+    sys.exit(command(sys.argv[1:], process_began()))

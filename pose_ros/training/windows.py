@@ -185,11 +185,7 @@ class WindowDataset(Dataset[Item]):
         affine = augment.crop_affine(sample.box_xyxy_px, size, config.crop.scale, drawn)
         moved, moves = self._recrop(len(pick), rng)
         affines = [move[:2] @ np.vstack((affine, (0.0, 0.0, 1.0))) for move in moved]
-        cut: dict[tuple[int, bytes], ByteArray] = {}
-        for i, own in zip(pick, affines, strict=True):
-            if (i, own.tobytes()) not in cut:
-                cut[i, own.tobytes()] = augment.warp(sample.images[i].read(), own, size)
-        images = np.stack([cut[i, a.tobytes()] for i, a in zip(pick, affines, strict=True)])
+        images, affines = self._crops(sample, pick, affines, rng)
         crop_xy = np.stack([augment.apply(a, p) for a, p in zip(affines, xy, strict=True)])
         if drawn.flip:
             crop_xy, labelled = crop_xy[:, self.flip_order], labelled[:, self.flip_order]
@@ -205,6 +201,31 @@ class WindowDataset(Dataset[Item]):
             **(self._second(sample, pick, (affine, drawn.flip), rng) if config.views else {}),
             **moves,
         }
+
+    def _crops(
+        self,
+        sample: ClipSample,
+        pick: list[int],
+        affines: list[augment.Affine],
+        rng: np.random.Generator,
+    ) -> tuple[ByteArray, list[augment.Affine]]:
+        """Crops (T, H, W, 3) of the picked frames, and the maps by which they were cut."""
+        config, size = self.config, self.config.size_hw_px
+        rules = config.augment
+        if rules is not None and rules.ego_p and rng.random() < rules.ego_p:
+            turned = augment.turns(rng, rules, len(pick), config.window.key)
+            pictures = {i: sample.images[i].read() for i in set(pick)}
+            cuts = [
+                augment.cut_turned(pictures[i], own, turn, size)
+                for i, own, turn in zip(pick, affines, turned, strict=True)
+            ]
+            return np.stack([crop for crop, _ in cuts]), [whole for _, whole in cuts]
+        cut: dict[tuple[int, bytes], ByteArray] = {}
+        for i, own in zip(pick, affines, strict=True):
+            if (i, own.tobytes()) not in cut:
+                cut[i, own.tobytes()] = augment.warp(sample.images[i].read(), own, size)
+        images = np.stack([cut[i, a.tobytes()] for i, a in zip(pick, affines, strict=True)])
+        return images, affines
 
     def _second(
         self,

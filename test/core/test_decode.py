@@ -144,6 +144,7 @@ def test_png_is_exact_and_jpeg_is_close() -> None:
         (b"not a picture at all", "jpeg", "20 bytes of format 'jpeg' that start with 6e 6f 74"),
         (cv2.imencode(".jpg", photo())[1].tobytes()[:-200], "jpeg", "truncated on the way"),
         (cv2.imencode(".png", photo())[1].tobytes()[:-200], "png", "truncated on the way"),
+        (b"\x89PNG\r\n\x1a\nIEND", "png", "truncated on the way"),
         (
             cv2.imencode(".png", np.zeros((4, 4), np.uint16))[1].tobytes(),
             "16UC1; png compressed",

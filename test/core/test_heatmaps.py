@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pose_ros.core.heatmaps import decode
+from pose_ros.core.heatmaps import decode, spread
 from pose_ros.core.values import PoseMaps
 
 
@@ -107,3 +107,40 @@ def test_people_do_not_mix() -> None:
     for row in range(2):
         np.testing.assert_array_equal(decode(PoseMaps(maps[row : row + 1]))[0][0], together[row])
     np.testing.assert_array_equal(decode(PoseMaps(maps[::-1].copy()))[0], together[::-1])
+
+
+@pytest.mark.parametrize("sigma", [1.0, 1.5, 2.0, 4.0])
+@pytest.mark.parametrize("height", [1.0, 0.03])
+def test_the_spread_of_a_gaussian_is_its_own(sigma: float, height: float) -> None:
+    centres = [(20.0, 30.0), (23.4, 30.7)]
+    maps = np.stack([height * gaussian(*centre, sigma) for centre in centres])[:, None]
+    np.testing.assert_allclose(spread(PoseMaps(maps)), [[sigma], [sigma]], rtol=0.01)
+
+
+def test_a_second_peak_spreads_unless_the_prior_gives_it_to_somebody_else() -> None:
+    here, there = gaussian(12, 40), gaussian(36, 8)  # 20 cells from their middle
+    prior = np.where(here > there, 1.0, 0.05)[None, None].astype(np.float32)
+    both = (here + there)[None, None]
+    np.testing.assert_allclose(spread(PoseMaps(both)), [[np.hypot(20, 2)]], rtol=0.01)
+    # 0.05^2 of the weight is 40 cells away
+    np.testing.assert_allclose(
+        spread(PoseMaps(both, prior)), [[np.hypot(0.05 * 40, 2)]], rtol=0.01
+    )
+    weaker = (here + 0.3 * there)[None, None]
+    assert 2.0 < spread(PoseMaps(weaker))[0, 0] < spread(PoseMaps(both))[0, 0]
+
+
+def test_the_spread_of_a_broken_map_is_unknown() -> None:
+    maps = np.zeros((1, 4, 8, 8), np.float32)
+    maps[0, 1, 2, 3], maps[0, 1, 4, 4] = np.nan, 1.0
+    maps[0, 2] = -1.0
+    maps[0, 3, 4, 4] = 1.0
+    np.testing.assert_array_equal(spread(PoseMaps(maps)), [[np.nan, np.nan, np.nan, 0.0]])
+    assert spread(PoseMaps(maps[:0])).shape == (0, 4)
+
+
+def test_the_spread_of_people_does_not_mix() -> None:
+    maps = np.stack([[gaussian(10, 10), gaussian(30, 20, 3.0)], [gaussian(5, 40), gaussian(9, 9)]])
+    together = spread(PoseMaps(maps))
+    for row in range(2):
+        np.testing.assert_allclose(spread(PoseMaps(maps[row : row + 1]))[0], together[row], 1e-5)

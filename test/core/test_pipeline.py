@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 from world import SECOND, SIZE_PX, Person, World, times
 
 from pose_ros.core.camera import PinholeCamera
@@ -12,13 +13,17 @@ from pose_ros.core.embody import Embodier
 from pose_ros.core.pipeline import PosePipeline
 from pose_ros.core.predict import predicted
 from pose_ros.core.skeletons import COCO17
+from pose_ros.core.spread import GUESS_SHARE, SPREAD_SHARE, pixel_std
 from pose_ros.core.values import (
+    Clips,
     DepthImage,
     Frame,
     KeypointStatus,
+    PoseMaps,
     Poses2D,
     Poses3D,
     ScaleSource,
+    Tracks,
     TrackState,
 )
 from pose_ros.errors import ConfigError
@@ -66,6 +71,19 @@ class MetricWorld(World):
         )
 
 
+class BlurredWorld(World):
+    """A world whose network is `SIGMA_CELLS` unsure of where joints are, and has a prior."""
+
+    SIGMA_CELLS = 1.5
+
+    def look(self, clips: Clips) -> PoseMaps:
+        """Every joint's cell, blurred."""
+        maps = super().look(clips)
+        sigma = (0, 0, self.SIGMA_CELLS, self.SIGMA_CELLS)
+        blurred = np.minimum(10 * gaussian_filter(maps.heatmaps, sigma), 1)
+        return PoseMaps(blurred, np.ones_like(blurred), maps.offsets)
+
+
 def test_a_result_carries_the_frame_it_answers() -> None:
     result = World([STILL]).run([1.25])[0]
     assert (result.stamp_ns, result.frame_id, result.size_px) == (
@@ -75,6 +93,34 @@ def test_a_result_carries_the_frame_it_answers() -> None:
     )
     assert result.detected
     assert set(result.stage_ms) == {"detect", "track", "crop", "network", "decode"}
+
+
+def handed_to_the_tracker(world: World) -> Poses2D:
+    """What the network's maps of the first picture became."""
+    pipeline, handed = world.pipeline(), []
+    observe = pipeline.tracker.observe
+
+    def listening(poses: Poses2D) -> tuple[Tracks, Poses2D]:
+        handed.append(poses)
+        return observe(poses)
+
+    pipeline.tracker.observe = listening  # type: ignore[method-assign]
+    pipeline.step(world.frame(0.0))
+    return handed[0]
+
+
+def test_joints_state_how_wide_their_maps_are_in_pixels_of_the_image() -> None:
+    world = BlurredWorld([STILL])
+    poses = handed_to_the_tracker(world)
+    assert poses.std_px is not None
+    # 4 crop pixels per cell; a box of 200 px, enlarged by 1.1, became 256 crop pixels
+    wide = SPREAD_SHARE * world.SIGMA_CELLS * 4 * 220 / 256
+    guess = GUESS_SHARE * pixel_std(dataclasses.replace(poses, std_px=None))
+    np.testing.assert_allclose(poses.std_px, np.hypot(wide, guess), rtol=0.02)
+
+
+def test_a_network_without_a_prior_does_not_state_how_sure_it_is() -> None:
+    assert handed_to_the_tracker(World([STILL])).std_px is None
 
 
 def test_all_people_are_looked_at_in_one_network_call_and_nobody_in_none() -> None:

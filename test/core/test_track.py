@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from world import SECOND, Person, World, times
 
-from pose_ros.core.config import PipelineConfig, with_values
-from pose_ros.core.values import PoseResult, TrackState
+from pose_ros.core.boxes import around_joints
+from pose_ros.core.config import PipelineConfig, TrackConfig, with_values
+from pose_ros.core.skeletons import COCO17
+from pose_ros.core.track import JOINT_BOX_PAD, Tracker
+from pose_ros.core.values import Boxes, PoseResult, Poses2D, TrackState
 
 STILL = Person(lambda t: (150.0, 240.0))
 WALKER = Person(lambda t: (60.0 + 150.0 * t, 240.0))
@@ -196,3 +199,21 @@ def test_repeated_stamps_are_survived() -> None:
     results = World([WALKER]).run([0.0, 0.0, 0.0, 0.1, 0.1, 0.2])
     assert all(r.tracks.ids.tolist() == [1] for r in results)
     assert all(np.isfinite(r.tracks.xyxy_px).all() for r in results)
+
+
+def test_how_sure_a_joint_is_stays_with_its_person() -> None:
+    """Two people, told in the other order: what a pose says of itself goes where the pose goes."""
+    tracker = Tracker(TrackConfig(min_hits=1), COCO17)
+    left, right = (Person(lambda t, x=x: (x, 240.0)).joints(0.0) for x in (150.0, 450.0))
+    boxes = around_joints(np.stack([left, right]), np.ones((2, 17), np.bool_), JOINT_BOX_PAD)
+    tracker.propose(0, Boxes(boxes, np.ones(2, np.float32)))
+    swapped = np.stack([right, left]).astype(np.float32)
+    std = np.array([3.0, 1.0], np.float32)[:, None].repeat(17, 1)
+    seen = Poses2D(np.array([1, 2]), swapped, np.ones((2, 17), np.float32), std)
+    _, poses = tracker.observe(seen)
+    assert poses.std_px is not None
+    by_place = {float(xy[0, 0]): s[0] for xy, s in zip(poses.xy_px, poses.std_px, strict=True)}
+    assert by_place == {float(left[0, 0]): 1.0, float(right[0, 0]): 3.0}
+    tracker.propose(SECOND // 30, None)
+    _, again = tracker.observe(dataclasses.replace(seen, std_px=None))
+    assert again.std_px is None

@@ -55,6 +55,14 @@ def test_a_look_ahead_answers_an_older_frame() -> None:
     assert buffer.rest() == []
 
 
+def test_a_window_without_a_look_ahead_goes_on_when_nothing_waits() -> None:
+    """A slow camera: the node asks for what waits before the next frame is there."""
+    buffer = WindowBuffer(3, WindowConfig(max_gap_s=0.5))
+    buffer.push(frame(0.0))
+    assert buffer.rest() == []
+    assert stamps(buffer.push(frame(0.3))) == [0.0, 0.0, 0.3]
+
+
 @pytest.mark.parametrize("frames, lookahead", [(1, 0), (3, 0), (3, 1), (3, 2), (5, 2)])
 @pytest.mark.parametrize("count", [0, 1, 2, 4, 9])
 def test_every_frame_is_the_key_frame_once(frames: int, lookahead: int, count: int) -> None:

@@ -66,6 +66,15 @@ def test_the_camera_s_own_frame_needs_no_transform(tf: None) -> None:
     assert result.body is not None and stand_ins.Buffer.asked == []
 
 
+def test_nobody_with_a_place_needs_no_transform(tf: None) -> None:
+    frame = frames.OutputFrame(None, "base", 0.02)  # type: ignore[arg-type]
+    result, header = told()
+    result.body.poses.xyz_m[:] = np.nan
+    result, header = frame.apply(result, header)
+    assert stand_ins.Buffer.asked == [] and frame.failures == 0
+    assert (header.frame_id, result.frame_id) == ("base", "base")
+
+
 def test_what_is_said_without_an_image_is_in_the_output_frame_too(tf: None) -> None:
     """The last words of a reset, of deactivation and of STALE_INPUT."""
     said: list[tuple[PoseResult, Header, int]] = []

@@ -7,6 +7,7 @@ import pytest
 from std_msgs.msg import Header
 
 from pose_ros.core.ego import EgoMotion, StillCamera
+from pose_ros.core.ego_check import EgoCheck
 from pose_ros.core.imu import Imu
 from pose_ros.core.values import Body, PoseResult, Poses2D, Poses3D, Tracks, TrackState
 from pose_ros.errors import ConfigError
@@ -50,6 +51,16 @@ def test_a_leaning_sensor_is_put_right(later_ns: int) -> None:
     result, _ = LevelFrame("level", EgoMotion(imu)).apply(result, header)
     want = (2.0, -0.5 * np.cos(np.pi / 6), -0.5 * np.sin(np.pi / 6))
     np.testing.assert_allclose(result.body.poses.xyz_m[0, 0], want, atol=1e-3)
+
+
+def test_a_sensor_that_the_pictures_contradict_is_not_asked_for_up() -> None:
+    imu, check = Imu(), EgoCheck()
+    for n in range(200):
+        imu.push(STAMP_NS - (199 - n) * 5_000_000, np.zeros(3), np.array([0.0, -9.81, 0.0]))
+    frame = LevelFrame("level", EgoMotion(imu, check=check))
+    assert frame.apply(*told())[0].body is not None  # nothing is known yet
+    check._compared.append((0.9, 1.0))
+    assert frame.apply(*told())[0].body is None and frame.failures == 1
 
 
 def test_without_gravity_metres_are_unknown_and_it_is_said(

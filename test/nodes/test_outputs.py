@@ -23,7 +23,7 @@ from pose_ros.core.values import (
     Tracks,
     TrackState,
 )
-from pose_ros.msg import HumanPoseArray, Keypoint
+from pose_ros.msg import HumanJointStateArray, HumanPoseArray, Keypoint
 from pose_ros.nodes.conversions import ns_from_time, pose_messages
 from pose_ros.nodes.outputs import Outputs, pose_array
 
@@ -76,7 +76,8 @@ def opened() -> tuple[Any, list[HumanPoseArray], list[PoseResult]]:
     outputs._poses = SimpleNamespace(publish=lambda message: sent.append(deepcopy(message)))
     outputs._markers = SimpleNamespace(get_subscription_count=lambda: 0)
     outputs._bodies = SimpleNamespace(publish=lambda result, header: told.append(result))
-    outputs._diagnostics = SimpleNamespace(health=0)
+    outputs._diagnostics = SimpleNamespace(health=0, frame=lambda times_ms: None)
+    outputs._array = None
     return outputs, sent, told
 
 
@@ -87,8 +88,8 @@ def test_positions_of_stale_input_are_said_once_and_only_with_their_health() -> 
     outputs, sent, told = opened()
     header = Header(frame_id="camera")
     outputs.publish(carried, header, 7, HumanPoseArray.STALE_INPUT)
-    outputs.repeat()  # the worker is busy: nobody moves the positions on
-    outputs.repeat()
+    outputs.repeat(0.0)  # the worker is busy: nobody moves the positions on
+    outputs.repeat(0.0)
     first, *later = sent
     assert {p.status for p in first.humans[0].keypoints} == {Keypoint.PREDICTED}
     for again in later:
@@ -98,3 +99,20 @@ def test_positions_of_stale_input_are_said_once_and_only_with_their_health() -> 
         assert all(p.status == Keypoint.MISSING and np.isnan(p.position.x) for p in points)
         assert ns_from_time(again.publish_stamp) > ns_from_time(first.publish_stamp)
     assert [result.body for result in told] == [None]  # their topics know no health
+
+
+def test_an_answer_is_repeated_only_after_a_silence_and_nobody_is_lost_twice() -> None:
+    result = people([17, 17])
+    result.tracks.state[1] = TrackState.LOST
+    outputs, sent, _ = opened()
+    angles: list[HumanJointStateArray] = []
+    outputs._angles = SimpleNamespace(publish=lambda message: angles.append(deepcopy(message)))
+    outputs._convention = "rep155"
+    outputs.publish(result, Header(frame_id="camera"), 3, HumanPoseArray.OK)
+    outputs.repeat(60.0)
+    assert len(sent) == len(angles) == 1
+    outputs.repeat(0.0)
+    assert [h.id for h in sent[0].humans] == [1, 2] and [h.id for h in sent[1].humans] == [1]
+    assert {h.id for h in angles[1].humans} <= {1}
+    assert (sent[1].sequence, sent[1].health) == (3, HumanPoseArray.OVERLOADED)
+    assert angles[1].health == HumanPoseArray.OVERLOADED

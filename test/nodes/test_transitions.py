@@ -18,7 +18,7 @@ def configure(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Any:
         raise error
 
     monkeypatch.setattr(pose_node, "build_pipeline", build_pipeline)
-    node: Any = SimpleNamespace(config=PipelineConfig())
+    node: Any = SimpleNamespace(config=PipelineConfig(), frames=None)
     return PoseNode.on_configure(node, None)  # type: ignore[arg-type]
 
 

@@ -164,7 +164,7 @@ def test_micro_batches_learn_the_same(tmp_path: Path) -> None:
 
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     """Batch norms included: they see the batches of both."""
-    rules = ["train.max_steps=4", "optim.name=sgd", "optim.lr=0.05"]
+    rules = ["train.max_steps=4", "optim.name=sgd", "optim.lr=0.05", "train.max_minutes=9"]
     env = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1"}
     env |= {"MASTER_ADDR": "127.0.0.1"}
     torchrun = [
@@ -260,6 +260,56 @@ def test_asked_to_stop_it_saves_and_ends(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(loop.Stopped, match="stopped at step 2"):
         run(dots.config(out=str(tmp_path)))
     assert weights(tmp_path, part="progress")["step"] == 2
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_run_whose_time_is_over_goes_on_to_the_same_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, ema: float
+) -> None:
+    """Every call does one step, for the time was over before it; the last one has none to do."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(dots.config(out=str(whole), train__ema=ema))
+    caplog.set_level("INFO", logger="pose_ros")
+    answers = []
+    for call in range(1, 9):
+        answers.append(run(dots.config(
+            out=str(parts), train__ema=ema, train__max_minutes=1e-6
+        )))  # fmt: skip
+        assert weights(parts, part="progress")["step"] == min(call, 6)
+        numbers = json.loads((parts / "metrics.json").read_text())
+        if "stopped" not in answers[-1]:
+            break
+        assert numbers["stopped"] == "time"
+        assert Path(answers[-1]["card"]).is_file()  # of the best weights, or of the last
+        assert f"stops after step {call} of 6, kept in {parts / 'last.ckpt'}" in caplog.text
+    assert [a.get("stopped") for a in answers] == ["time"] * 6 + [None]
+    assert "stopped" not in numbers
+    assert [a["epochs"] for a in answers] == [0, 0, 0, 1, 1, 1, 2]
+    assert [bool(a["best"]) for a in answers] == [False] * 3 + [True] * 4
+    for part in ("model", "net"):
+        assert differ(weights(whole, part=part), weights(parts, part=part)) == []
+    assert differ(weights(whole, "best.ckpt", "net"), weights(parts, "best.ckpt", "net")) == []
+    assert checkpoints.load(whole / "last.ckpt")["best"] == answers[-1]["best"]
+    name = "tiny_test.safetensors"
+    assert (whole / name).read_bytes() == (parts / name).read_bytes()
+
+
+def test_time_that_is_long_enough_changes_nothing(tmp_path: Path) -> None:
+    config = dots.config(out=str(tmp_path), train__max_minutes=60.0, train__epochs=1)
+    assert "stopped" not in run(config)
+
+
+def test_a_first_stage_whose_time_is_over_makes_no_card(tmp_path: Path) -> None:
+    """Its head is for the second stage, of which nothing is there yet."""
+    rules = {"stage1__epochs": 1, "net__freeze": True, "out": str(tmp_path)}
+    answer = run(dots.config(train__max_minutes=1e-6, **rules))
+    assert (answer["stopped"], answer["card"], answer["epochs"]) == ("time", None, 0)
+    assert weights(tmp_path / "stage1", part="progress")["step"] == 1
+    assert not list(tmp_path.glob("*.safetensors"))
+    done = run(dots.config(**rules))
+    assert done["epochs"] == 2
+    assert Path(done["card"]).is_file()
+    assert weights(tmp_path / "stage1", part="progress")["step"] == 3
 
 
 def test_mixed_precision_learns(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """The command: settings, recipes, a run from end to end, its card."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -16,7 +20,7 @@ from pose_ros.core.skeletons import get_skeleton
 from pose_ros.errors import ConfigError, WeightsError
 from pose_ros.nets.checkpoint import load_net, read_card
 from pose_ros.nets.registry import build_net
-from pose_ros.training import checkpoints, train
+from pose_ros.training import checkpoints, evaluate, train
 from pose_ros.training.card import start_from
 from pose_ros.training.config import TrainConfig, differences, flatten, nested, read_recipe
 from pose_ros.training.datasets import WindowSpec, list_datasets
@@ -89,7 +93,11 @@ def test_bad_recipes_are_named(tmp_path: Path) -> None:
 def test_differences_are_those_that_matter() -> None:
     old = flatten(dots.config())
     assert differences(old, dots.config(train__epochs=9, data__workers=1)) == []
+    assert differences(old, dots.config(train__max_minutes=9.0)) == []
     assert differences(old, dots.config(optim__lr=1.0)) == ["optim.lr"]
+    del old["augment.ego_p"]  # a run from before there was such a setting
+    assert differences(old, dots.config()) == []
+    assert differences(old, dots.config(augment__ego_p=0.5)) == ["augment.ego_p"]
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
@@ -148,6 +156,30 @@ def test_tiny_from_end_to_end_on_synthetic_clips(
     own = checkpoints.load(Path(answer["checkpoint"]))["net"]
     assert all(torch.equal(t, own[n].float()) for n, t in net.state_dict().items()
                if t.is_floating_point())  # fmt: skip
+    # and the other command judges it
+    (spec,) = (s.replace("runs/", f"{tmp_path}/") for s in specs["val"])
+    assert evaluate.command(["--net", answer["card"], "--dataset", spec, "--device", "cpu"]) == 0
+    judged = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert judged["net"] == "tiny"
+    assert judged["trained"] is True
+    assert judged["samples"] == about["data"]["val"]["windows"] == 12
+    assert (judged["protocol"], judged["boxes"]) == ("pck", "labelled")
+    # validation counts what is within 5 % of the crop, which is 6 % of the box (crop.scale 1.25)
+    assert judged["metrics"]["pck5"] <= 100 * answer["best"]["pck"] <= judged["metrics"]["pck10"]
+    assert judged["metrics"]["pck20"] > 80  # 18 with random weights
+
+
+def test_a_process_knows_when_it_began() -> None:
+    code = (
+        "import time; time.sleep(0.5); from pose_ros.training.train import process_began as b; "
+        "print(time.monotonic() - b(), time.process_time())"
+    )
+    env = {**os.environ, "PYTHONPATH": str(RECIPES.parents[1])}
+    before = time.monotonic()
+    ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True)
+    whole = time.monotonic() - before
+    age, busy = map(float, ran.stdout.split())
+    assert 0.5 + 0.5 * busy < age < whole + 0.05
 
 
 def test_a_bad_setting_is_one_line_on_stderr(
