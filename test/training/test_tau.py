@@ -41,7 +41,7 @@ class Loud(torch.nn.Module):
 
 def test_validation_finds_the_confidence_that_separates() -> None:
     """Right joints have 0.6 and more, wrong ones 0.4 and less, as many: tau lies between."""
-    rng = np.random.default_rng(0)
+    rng, _ = np.random.default_rng(0), torch.manual_seed(0)
     cells = torch.from_numpy(rng.integers(3, 9, (40, 1, 2, 2)))
     right = torch.from_numpy(rng.uniform(size=(40, 2)) < 0.5)
     height = torch.where(right, 0.6 + 0.3 * torch.rand(40, 2), 0.1 + 0.3 * torch.rand(40, 2))
@@ -55,7 +55,7 @@ def test_validation_finds_the_confidence_that_separates() -> None:
         to_device=lambda b: b, autocast=contextlib.nullcontext, world_size=1
     )
     found = validate(Loud(), batches, fabric)  # type: ignore[arg-type]
-    assert 0.4 < found["tau"] <= 0.61
+    assert 0.4 < found["tau"] <= float(height[right].min())
     assert found["pck"] == pytest.approx(float(right.float().mean()))
 
 
