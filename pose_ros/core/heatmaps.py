@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
@@ -45,25 +43,28 @@ def spread(maps: PoseMaps) -> FloatArray:
     its peak; a second peak far off, or another person's, still makes it many cells. NaN for a map
     that is nowhere positive or holds a NaN.
     """
-    people, joints, height, width = maps.heatmaps.shape
+    people, joints = maps.heatmaps.shape[:2]
     if people == 0:
         return np.zeros((0, joints), np.float32)
-    weight = np.maximum(maps.heatmaps.reshape(people * joints, -1), 0.0)
+    weight = np.maximum(maps.heatmaps, 0.0)
     if maps.prior is not None:
-        weight *= maps.prior.reshape(weight.shape)
+        weight *= maps.prior
     weight *= weight
-    total, x, y, square = (weight @ _powers(height, width)).T.reshape(4, people, joints)
+    # Sums along rows and columns, not one product with all four powers: a matrix product of this
+    # size wakes the threads of BLAS, which then spin on the cores that the network needs.
+    rows, columns = weight.sum(axis=3), weight.sum(axis=2)
+    total = rows.sum(axis=2)
     total = np.where(total > 0.0, total, np.nan)
-    variance = square / total - (x / total) ** 2 - (y / total) ** 2
+    variance = sum(_variance(line, total) for line in (rows, columns))
     return np.sqrt(np.maximum(variance, 0.0)).astype(np.float32)
 
 
-@functools.lru_cache(maxsize=8)
-def _powers(height: int, width: int) -> FloatArray:
-    """(h w, 4) 1, x, y and x^2 + y^2 of every cell, from the middle of the map."""
-    y, x = np.mgrid[:height, :width].reshape(2, -1)
-    x, y = x - (width - 1) / 2, y - (height - 1) / 2
-    return np.stack([np.ones_like(x), x, y, x * x + y * y], axis=1).astype(np.float32)
+def _variance(line: FloatArray, total: FloatArray) -> FloatArray:
+    """(P, J) variance of the weights (P, J, N) along their axis, which add up to ``total``."""
+    at = np.arange(line.shape[2], dtype=np.float32) - (line.shape[2] - 1) / 2
+    mean = (line * at).sum(axis=2) / total
+    variance: FloatArray = (line * (at * at)).sum(axis=2) / total - mean**2
+    return variance
 
 
 def dark_step(heatmaps: FloatArray, peak: np.ndarray) -> FloatArray:
