@@ -19,10 +19,10 @@ import logging
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -58,6 +58,8 @@ AREA = 0.53  # of the box, that a person covers
 LEAST = 10  # frames of a person, from which they are looked at
 
 Row = dict[str, float]
+Condition = tuple[str, str, float, int]
+Parts = dict[str, list[dict[str, np.ndarray]]]  # network -> what `measure` found, per person
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,7 @@ class Shown:
 
 
 def show(
-    film: Film, track: Track, card: Card, condition: tuple[str, str, float, int], seed: list[int],
+    film: Film, track: Track, card: Card, condition: Condition, seed: list[int],
     rate_hz: float,
 ) -> Shown:  # fmt: skip
     """Cut and disturb a person's crops, boxes held as `core.window` holds them."""
@@ -96,6 +98,19 @@ def show(
     return Shown(
         crops, np.stack(affines), stamps, track.xy_px[rows], size.max(1), AREA * size.prod(1)
     )
+
+
+class Comparison(Protocol):
+    """A video network and its trunk, that can be shown the same person."""
+
+    card: Card
+    trunk: Card
+
+    def compare(
+        self, film: Film, track: Track, condition: Condition, seed: list[int], rate_hz: float,
+        parts: Parts,
+    ) -> None:  # fmt: skip
+        """Add one person's numbers, of both and of the labels, to ``parts``."""
 
 
 class Both:
@@ -125,7 +140,7 @@ class Both:
         for first in range(0, len(shown.crops), BATCH):
             rows = slice(first, first + BATCH)
             heads = self.runner(shown.crops[rows, None])
-            found.append(_joints(PoseMaps(*heads), shown.affine[rows], self.trunk))
+            found.append(joints(PoseMaps(*heads), shown.affine[rows], self.trunk))
         return np.concatenate(found)
 
     def streamed(self, shown: Shown) -> FloatArray:
@@ -135,11 +150,22 @@ class Both:
         for t, stamp in enumerate(shown.stamps_ns):
             affine = shown.affine[t : t + 1]
             maps = self.stream.run(one, affine, np.array([t]), stamp, shown.crops[t : t + 1])
-            found.append(_joints(PoseMaps(maps), affine, self.card))
+            found.append(joints(PoseMaps(maps), affine, self.card))
         return np.concatenate(found)
 
+    def compare(
+        self, film: Film, track: Track, condition: Condition, seed: list[int], rate_hz: float,
+        parts: Parts,
+    ) -> None:  # fmt: skip
+        """Add one person's numbers, of both and of the labels, to ``parts``."""
+        shown = show(film, track, self.card, condition, seed, rate_hz)
+        parts["trunk"].append(measure(self.single(shown), shown))
+        parts["video"].append(measure(self.streamed(shown), shown))
+        parts["labels"].append(measure(shown.truth, shown))
 
-def _joints(maps: PoseMaps, affine: FloatArray, card: Card) -> FloatArray:
+
+def joints(maps: PoseMaps, affine: FloatArray, card: Card) -> FloatArray:
+    """Joints (T, K, 2) in image pixels, of maps of the crops with these affines."""
     cells, _score = decode(maps)
     crop = (cells * CELL_PX + card.cell_shift_px).astype(np.float32)
     return np.asarray(to_image(crop, affine), np.float32)
@@ -175,34 +201,31 @@ def summary(parts: list[dict[str, np.ndarray]]) -> Row:
 
 
 def videos(
-    both: Both, films: list[tuple[Film, float]], wanted: Sequence[str], limit: int
+    both: Comparison, films: list[tuple[Film, float]], wanted: Sequence[str], limit: int
 ) -> dict[str, dict[str, Row]]:
     """Condition to network to numbers, and of the labels, whose jitter is the film's motion."""
     out: dict[str, dict[str, Row]] = {}
     for condition in CONDITIONS:
         if wanted and condition[0] not in wanted:
             continue
-        parts: dict[str, list[dict[str, np.ndarray]]] = defaultdict(list)
+        parts: Parts = defaultdict(list)
         for number, (film, rate_hz) in enumerate(films):
             for index, track in enumerate(film.tracks):
                 if len(track) < LEAST:
                     continue
                 head = slice(0, limit or None)
                 some = Track(track.frames[head], track.box_xyxy_px[head], track.xy_px[head])
-                shown = show(film, some, both.card, condition, [7, number, index], rate_hz)
-                parts["trunk"].append(measure(both.single(shown), shown))
-                parts["video"].append(measure(both.streamed(shown), shown))
-                parts["labels"].append(measure(shown.truth, shown))
+                both.compare(film, some, condition, [7, number, index], rate_hz, parts)
         out[condition[0]] = {name: summary(rows) for name, rows in parts.items()}
         _print(condition[0], out[condition[0]])
     return out
 
 
-def pictures(both: Both, annotations: Path, folder: Path) -> dict[str, Row]:
+def pictures(both: Comparison, annotations: Path, folder: Path) -> dict[str, Row]:
     """Both networks on labelled COCO pictures, each a stream of one frame."""
     data = read_json(annotations)
     names = {i["id"]: i["file_name"] for i in data["images"] if "coco" in i.get("source", "coco")}
-    parts: dict[str, list[dict[str, np.ndarray]]] = defaultdict(list)
+    parts: Parts = defaultdict(list)
     for person in data["annotations"]:
         points = np.array(person["keypoints"], np.float32).reshape(-1, 3)
         if person["image_id"] not in names or not (points[:, 2] > 0).any():
@@ -213,10 +236,8 @@ def pictures(both: Both, annotations: Path, folder: Path) -> dict[str, Row]:
         box = np.array([[x, y, x + w, y + h]], np.float32) - 0.5
         truth = np.where(points[:, 2:] > 0, points[:, :2], np.nan)[None].astype(np.float32)
         track = Track(np.zeros(1, np.int64), box, truth)
-        shown = show(Film("picture", [rgb], [track]), track, both.card, CONDITIONS[0], [0], 1.0)
-        parts["trunk"].append(measure(both.single(shown), shown))
-        parts["video"].append(measure(both.streamed(shown), shown))
-    out = {name: summary(rows) for name, rows in parts.items()}
+        both.compare(Film("picture", [rgb], [track]), track, CONDITIONS[0], [0], 1.0, parts)
+    out = {name: summary(parts[name]) for name in ("trunk", "video")}
     _print("COCO pictures, T = 1", out)
     return out
 
@@ -229,13 +250,25 @@ def _print(name: str, rows: dict[str, Row]) -> None:
     sys.stdout.flush()
 
 
-def main(argv: Sequence[str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Command:
+    """What differs between this command and the one for networks with a window."""
+
+    name: str
+    about: str | None
+    card: str
+    kind: str
+    open: Callable[[Card, Card, int], Comparison]
+
+
+def main(argv: Sequence[str], this: Command | None = None) -> dict[str, Any]:
     """Run the command; see ``--help``."""
-    args = _parser().parse_args(argv)
+    this = this or Command("compare_trunk", __doc__, "hstpn_robot", "recurrent network", Both)
+    args = _parser(this).parse_args(argv)
     if not args.video and not args.pictures:
         raise ConfigError("expected --video VIDEO=POSES.jsonl, --pictures COCO.json=DIR, or both")
     cv2.setNumThreads(args.threads)
-    both = Both(find_card(args.card), find_card(args.trunk), args.threads)
+    both = this.open(find_card(args.card), find_card(args.trunk), args.threads)
     labels = Path(args.labels)
     labels.mkdir(parents=True, exist_ok=True)
     films = []
@@ -254,14 +287,14 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
     return answer
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(this: Command) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m pose_ros.training.compare_trunk",
-        description=__doc__,
+        prog=f"python -m pose_ros.training.{this.name}",
+        description=this.about,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--card", default="hstpn_robot", help="recurrent video network (default: %(default)s)")
+    add("--card", default=this.card, help=f"{this.kind} (default: %(default)s)")
     add("--trunk", default="movenet_thunder_large", help="single frames (default: %(default)s)")
     add("--video", action="append", default=[], metavar="VIDEO=POSES.jsonl")
     add("--labels", default="labels", metavar="DIR", help="where labels are kept")
@@ -272,11 +305,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def command(argv: Sequence[str]) -> int:
+def command(argv: Sequence[str], this: Command | None = None) -> int:
     """Run the command for a shell: the answer on stdout, errors in one line on stderr."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
-        answer = main(argv)
+        answer = main(argv, this)
     except (PoseRosError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
