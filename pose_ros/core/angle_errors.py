@@ -15,6 +15,7 @@ from pose_ros.core.body_axes import LIMBS, cross
 from pose_ros.core.chains import Array, wrap
 from pose_ros.core.inverse import BoolArray, Convention, Given
 from pose_ros.core.skeletons import COCO17
+from pose_ros.core.steady import COMMON, split_along_rays
 
 #: Size of a move, metres; rounding and curvature then stay below 1e-8 rad for bent limbs.
 STEP_M = 1e-6
@@ -82,6 +83,24 @@ def solve_with_jacobian(
     by_joint = np.swapaxes(by_move[:, _GROUP], -1, -2)
     by_joint = np.where(convention.rests_on.T[:, :, None], by_joint, 0.0)
     return angle[:, 0], singular[::moves], Jacobian(by_joint, off[:, -1] / STEP_RAD)
+
+
+def without_distance(xyz_m: Array, covariance_m2: Array, one_camera: BoolArray) -> Array:
+    """Covariances (P, 17, 3, 3) without the error that moves a whole person along the rays.
+
+    Of people whom ``one_camera`` (P,) shows, joints in its optical frame, mainly the distance is
+    unknown. It is one error of all joints, which turns no bone: as errors of their own it would
+    make every angle several times as uncertain as it is.
+    """
+    if not one_camera.any():
+        return covariance_m2
+    xyz = np.where(one_camera[:, None, None], xyz_m, np.nan)
+    along = split_along_rays(xyz.astype(np.float32), covariance_m2.astype(np.float32))[1]
+    ratio = along / np.where(np.isfinite(along), xyz[..., 2] ** 2, 1.0)
+    least = np.where(np.isfinite(ratio), ratio, np.inf).min(axis=1)
+    shared = np.where(np.isfinite(least), COMMON * least, 0.0)[:, None, None, None]
+    outer = np.nan_to_num(xyz[..., :, None] * xyz[..., None, :])
+    return np.asarray(covariance_m2 - shared * outer)
 
 
 def twist_deviation(xyz_m: Array, covariance_m2: Array, near: Array, far: Array) -> Array:

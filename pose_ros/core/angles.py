@@ -11,14 +11,19 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from pose_ros.core.angle_errors import ANY_RAD, solve_with_jacobian, twist_deviation
+from pose_ros.core.angle_errors import (
+    ANY_RAD,
+    solve_with_jacobian,
+    twist_deviation,
+    without_distance,
+)
 from pose_ros.core.body_axes import LIMBS, bend, face_used, limb_segments
 from pose_ros.core.chains import SINGULAR, Array
 from pose_ros.core.clinical import ISB
 from pose_ros.core.inverse import BoolArray, Convention
 from pose_ros.core.rep155 import REP155
 from pose_ros.core.skeletons import COCO17, Skeleton
-from pose_ros.core.values import IntArray, JointAngles, KeypointStatus, Poses3D
+from pose_ros.core.values import IntArray, JointAngles, KeypointStatus, Poses3D, ScaleSource
 from pose_ros.errors import ConfigError
 
 CONVENTIONS = {convention.name: convention for convention in (REP155, ISB)}
@@ -68,7 +73,8 @@ def joint_angles(
     it a straight limb hangs from its body untwisted. Such angles are INFERRED with a deviation
     that grows. An angle is NaN and MISSING when a joint that defines its directions is; without
     the far joint of a limb its twist counts as that of a straight limb. Velocity is NaN where
-    that of a joint is, deviation where a covariance is.
+    that of a joint is, deviation where a covariance is; of people whose scale is MONO, who are
+    in the optical frame of their camera, without the error of their distance.
 
     Raises:
         ConfigError: for an unknown convention, or a skeleton without shoulders, elbows, hips, …
@@ -245,9 +251,10 @@ def _body(poses: Poses3D, skeleton: Skeleton) -> _Body:
     status = poses.status[:, columns]
     gone = absent | (status == _MISSING) | np.isnan(xyz_m).any(axis=-1)
     xyz_m[gone] = np.nan
+    covariance_m2 = poses.covariance_m2[:, columns].astype(np.float64)
     return _Body(
         xyz_m,
-        poses.covariance_m2[:, columns].astype(np.float64),
+        without_distance(xyz_m, covariance_m2, poses.scale == ScaleSource.MONO),
         poses.velocity_m_s[:, columns].astype(np.float64),
         np.where(gone, _RANK["MISSING"], _RANK_OF[status]),
     )

@@ -12,6 +12,9 @@ import numpy.typing as npt
 
 from pose_ros.errors import CalibrationError
 
+#: Numbers of coefficients that OpenCV's polynomial lenses have; 0: none.
+COEFFICIENTS = (0, 4, 5, 8, 12, 14)
+
 
 @dataclass(frozen=True)
 class PinholeCamera:
@@ -33,7 +36,8 @@ class PinholeCamera:
         """Refuse a calibration that cannot project.
 
         Raises:
-            CalibrationError: for a zero, negative or non-finite focal length or image size.
+            CalibrationError: for a zero, negative or non-finite focal length or image size, or
+                a number of coefficients that no lens model has.
 
         """
         numbers = (self.fx_px, self.fy_px, self.cx_px, self.cy_px, *self.distortion)
@@ -42,6 +46,11 @@ class PinholeCamera:
                 f"camera matrix: expected finite numbers and focal lengths > 0 px, got "
                 f"fx={self.fx_px} fy={self.fy_px} cx={self.cx_px} cy={self.cy_px}; "
                 "an all-zero K means 'uncalibrated': calibrate the camera"
+            )
+        if len(self.distortion) not in COEFFICIENTS:
+            raise CalibrationError(
+                f"distortion: expected 0, 4, 5, 8, 12 or 14 coefficients (k1, k2, p1, p2, k3 …), "
+                f"got {len(self.distortion)}"
             )
         if min(self.width_px, self.height_px) <= 0:
             raise CalibrationError(

@@ -9,7 +9,7 @@ every position carries the stature's relative deviation along its ray.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ J = len(COCO17)
 ABSENT = np.iinfo(np.int64).min // 4  # the stamp of a frame that is not there
 STATURE_M = 1.70
 STATURE_STD = 0.05  # relative, of adults of both sexes about STATURE_M
+SCORE_MIN = 0.2  # a joint of less is not seen; the network never learned from such a one
 SPACING_S = 0.045  # least time between the kept frames of a window
 WINDOW_S = 1.2  # older frames do not count
 BLANK_SPACING_S = 0.067  # of frames that are not there
@@ -182,7 +183,8 @@ class MonocularLifter:
         """Bodies in the optical frame of ``frame.camera``; without a camera nothing is known.
 
         A joint that is measured in the image lies exactly on its ray (MEASURED); the others stand
-        where the network puts them (INFERRED), with half the person's mean score. A person with
+        where the network puts them (INFERRED), with half the person's mean score: one of a score
+        below SCORE_MIN, too, as of the legs that an image does not show. A person with
         fewer than six measured joints, or fewer than two of shoulders and hips, is unknown, and so
         is a joint that the network knows to less than 0.15 statures. Velocities are NaN.
         The covariance's errors are shared by the joints of a person: mainly the distance.
@@ -197,6 +199,7 @@ class MonocularLifter:
             )
         if frame.camera is None:
             return Poses3D.unknown(poses.ids, J)
+        poses = _sure(poses)
         here = set(poses.ids.tolist())
         self._statures = {i: told for i, told in self._statures.items() if i in here}
         current = self._remember(frame, poses)
@@ -252,6 +255,17 @@ class MonocularLifter:
         values = [self._statures.get(i, self._default) for i in ids.tolist()]
         table = np.array(values, np.float64).reshape(-1, 2)
         return table[:, 0], table[:, 1]
+
+
+def _sure(poses: Poses2D) -> Poses2D:
+    """Poses without the joints of a score below SCORE_MIN."""
+    sure = np.asarray(poses.score >= SCORE_MIN)  # False for NaN
+    if sure.all():
+        return poses
+    return replace(
+        poses, xy_px=np.where(sure[..., None], poses.xy_px, np.float32(np.nan)),
+        score=np.where(sure, poses.score, np.float32(0.0)),
+    )  # fmt: skip
 
 
 def _checked(stature_m: float, stature_std: float) -> tuple[float, float]:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
+from pose_ros.core.body import body_of
 from pose_ros.core.camera import PinholeCamera
 from pose_ros.core.config import param, validate
 from pose_ros.core.skeletons import Skeleton
@@ -22,6 +23,8 @@ GAP_MAX = 6.0
 #: No bone between two joints of a body is longer (knee to ankle of a 2.1 m person: 0.53 m; the
 #: side of the torso: 0.65 m), with room for pixel errors.
 BONE_MAX_M = 0.8
+#: Two joints may be this many standard deviations further apart than bones allow.
+REACH_STD = 3.0
 #: What a pair of detections gains by having been one person in the last frame.
 LOYALTY = 0.5
 #: How far a person may jump between frames without losing the id, and how fast it may go on.
@@ -69,6 +72,7 @@ class MultiViewLifter:
         self.skeleton = skeleton
         self.config = config or MultiViewConfig()
         self._bones = skeleton.edge_indices()
+        self._reach_m = body_of(skeleton).reach_m
         self._next_id = 1
         self.reset()
 
@@ -83,8 +87,8 @@ class MultiViewLifter:
     def update(self, views: Sequence[View], stamp_ns: int) -> Poses3D:
         """Everybody whom at least two views show, in the world frame, by ascending id.
 
-        A joint that fewer than two views agree on is MISSING. A stamp before the last one starts
-        anew.
+        A joint that fewer than two views agree on is MISSING, and so is one where no body has it:
+        views can agree by chance. A stamp before the last one starts anew.
 
         Raises:
             ShapeError: a pose of another shape than (4, 4).
@@ -102,6 +106,7 @@ class MultiViewLifter:
         rows = _rows(groups, sighted, len(views))
         xy_px, weight, score = _gather(rows, sighted, len(self.skeleton))
         points = triangulate([v.camera for v in views], poses, xy_px, weight)
+        points = _connected(points, self._reach_m)
         known = points.views_used.sum(axis=1) >= self.config.min_joints
         ids = self._identify(points.xyz_m[known], rows[:, known], sighted, stamp_ns)
         answer = _poses3d(points, score)
@@ -282,6 +287,34 @@ def _gather(rows: IntArray, sighted: _Detections, joints: int) -> tuple[Array, A
         np.where(absent, 0.0, sighted.weight[rows]),
         np.where(absent, 0.0, sighted.score[rows]),
     )
+
+
+def _connected(points: Points3D, reach_m: Array) -> Points3D:
+    """``points`` without joints that are further from others than bones reach, (J, J) metres.
+
+    Of two such joints the one goes that is too far from more others; of equals the one that fewer
+    views show, then the less exact one.
+    """
+    views = points.views_used
+    std = np.sqrt(np.trace(np.nan_to_num(points.covariance_m2), axis1=-2, axis2=-1))
+    away = np.linalg.norm(points.xyz_m[:, :, None] - points.xyz_m[:, None], axis=-1)
+    slack = REACH_STD * np.hypot(std[:, :, None], std[:, None])
+    torn = away > reach_m + slack  # False for NaN
+    lost = np.zeros(views.shape, bool)
+    while torn.any():
+        much = torn.sum(axis=-1)
+        blame = much + 0.5 / (1 + views) + 0.01 * std / (1 + std)
+        worst = np.where(much > 0, blame, 0.0).argmax(axis=1)
+        rows = np.flatnonzero(much.any(axis=1))
+        lost[rows, worst[rows]] = True
+        torn &= ~(lost[:, :, None] | lost[:, None])
+    if not lost.any():
+        return points
+    return Points3D(
+        np.where(lost[..., None], np.nan, points.xyz_m),
+        np.where(lost[..., None, None], np.nan, points.covariance_m2),
+        points.used & ~lost, np.where(lost, np.nan, points.residual_px),
+    )  # fmt: skip
 
 
 def _poses3d(points: Points3D, score: Array) -> Poses3D:

@@ -88,10 +88,6 @@ class Tracker:
         """Whether anybody is followed."""
         return len(self._ids) > 0
 
-    def goes_back(self, stamp_ns: int) -> bool:
-        """Whether ``stamp_ns`` lies before the last frame."""
-        return self._stamp_ns is not None and stamp_ns < self._stamp_ns
-
     def transform(self, homography: npt.NDArray[np.float64]) -> None:
         """Move everybody remembered by a homography (3, 3) of pixels, when the camera turned."""
         self._boxes.transform(homography)
@@ -103,14 +99,15 @@ class Tracker:
 
     def propose(self, stamp_ns: int, boxes: Boxes | None) -> People:
         """People to look at in the frame of ``stamp_ns``; ``boxes`` None: not detected in it."""
+        step_s = 0.0 if self._stamp_ns is None else (stamp_ns - self._stamp_ns) * 1e-9
         self._advance(stamp_ns)
-        self._age(stamp_ns)
+        self._age(stamp_ns, step_s)
         self._detected = np.zeros(len(self._ids), np.bool_)
         if boxes is not None:
             self._explain(boxes, stamp_ns)
         unseen_s = (stamp_ns - self._seen_ns) * 1e-9
         alive = self._state != LOST
-        looked = np.flatnonzero(alive & (self._detected | (unseen_s <= LOOK_FOR_S)))
+        looked = np.flatnonzero(alive & (self._detected | (unseen_s <= max(LOOK_FOR_S, step_s))))
         if len(looked) > self.config.max_people:
             newcomer = self._state[looked] == TENTATIVE
             best = np.lexsort((self._ids[looked], -self._score[looked], newcomer))
@@ -280,10 +277,12 @@ class Tracker:
         unseen[rows] = False
         self._state[unseen] = OCCLUDED
 
-    def _age(self, stamp_ns: int) -> None:
+    def _age(self, stamp_ns: int, step_s: float = 0.0) -> None:
+        """End who is unseen for too long; after a long step everybody gets one more look."""
         unseen_s = (stamp_ns - self._seen_ns) * 1e-9
-        limit = np.where(self._state == TENTATIVE, TENTATIVE_SHARE, 1.0)
-        self._state[unseen_s > limit * self.config.max_lost_s] = LOST
+        longest_s = self.config.max_lost_s
+        limit = np.where(self._state == TENTATIVE, TENTATIVE_SHARE, 1.0) * longest_s
+        self._state[unseen_s > np.maximum(limit, min(step_s, longest_s))] = LOST
 
     def _tracks(self, rows: np.ndarray) -> Tracks:
         return Tracks(

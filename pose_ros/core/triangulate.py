@@ -64,7 +64,7 @@ def triangulate(
         given variance, enlarged by chi-square per degree of freedom where that is above 1.
 
     Raises:
-        ShapeError: arrays whose shapes do not fit the number of cameras.
+        ShapeError: no cameras, or arrays whose shapes do not fit their number.
         CalibrationError: a pose that is not a rigid motion.
 
     Source: Hartley & Zisserman, Multiple View Geometry, 2nd ed., 12.2 (linear) and 12.5.
@@ -121,6 +121,8 @@ def _check_pixels(
     views: int, xy_px: npt.NDArray[Any], weights: npt.NDArray[Any]
 ) -> tuple[int, int]:
     shape = np.shape(xy_px)
+    if views == 0:
+        raise ShapeError("cameras: expected at least one, got none")
     if len(shape) != 4 or shape[0] != views or shape[3] != 2:
         raise ShapeError(f"xy_px: expected ({views}, P, J, 2) for {views} cameras, got {shape}")
     if np.shape(weights) != shape[:3]:

@@ -175,7 +175,7 @@ def _outputs(card: Card, part: str, count: int) -> list[str]:
     """Return the names of a part's outputs."""
     if part == "encode":
         return [f"feature{i}" for i in range(count)]
-    heatmaps = ["heatmaps"] if card.is_video else ["heatmaps", "prior", "offsets"]
+    heatmaps = ["heatmaps"] if count == 1 else ["heatmaps", "prior", "offsets"]
     whole = {"detector": ["boxes", "scores"], "lifter": ["body", "log_spread"], "pose": heatmaps}
     named = {
         "whole": whole[card.kind],

@@ -25,8 +25,9 @@ from pose_ros.core.camera import PinholeCamera
 from pose_ros.core.draw import draw_result
 from pose_ros.core.pipeline import PosePipeline
 from pose_ros.core.source import PictureSource, open_source
-from pose_ros.core.values import Frame, PoseResult, TrackState
+from pose_ros.core.values import ByteArray, Frame, PoseResult, TrackState
 from pose_ros.core.video import VideoWriter
+from pose_ros.errors import CalibrationError
 from pose_ros.tools import cli
 
 
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     rate_hz = args.rate or source.rate_hz
     spent_ms: list[float] = []
     seen = Seen()
-    camera = load_calibration(args.camera_info) if args.camera_info else None
+    calibrated = load_calibration(args.camera_info) if args.camera_info else None
     with contextlib.ExitStack() as stack:
         lines = stack.enter_context(_text_file(args.out))
         video = stack.enter_context(VideoWriter(args.overlay, rate_hz)) if args.overlay else None
@@ -57,8 +58,7 @@ def main(argv: list[str]) -> dict[str, Any]:
             if args.frames and number >= args.frames:
                 break
             rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-            if args.camera_fov:
-                camera = PinholeCamera.from_fov(rgb.shape[1], rgb.shape[0], args.camera_fov)
+            camera = _camera(args, calibrated, rgb)
             waiting.append(Frame(rgb, round(number * 1e9 / rate_hz), camera=camera))
             start = time.perf_counter()
             answers = pipeline.push(waiting[-1])
@@ -66,6 +66,27 @@ def main(argv: list[str]) -> dict[str, Any]:
             write(answers)
         write(pipeline.finish())
     return _summary(source, pipeline, spent_ms, seen)
+
+
+def _camera(
+    args: argparse.Namespace, calibrated: PinholeCamera | None, rgb: ByteArray
+) -> PinholeCamera | None:
+    """Camera of an image, if it is known.
+
+    Raises:
+        CalibrationError: it was calibrated for images of another size.
+
+    """
+    height, width = rgb.shape[:2]
+    if args.camera_fov:
+        return PinholeCamera.from_fov(width, height, args.camera_fov)
+    if calibrated and (calibrated.width_px, calibrated.height_px) != (width, height):
+        raise CalibrationError(
+            f"{args.camera_info}: expected the calibration of a {width} x {height} image, got "
+            f"that of {calibrated.width_px} x {calibrated.height_px}: calibrate the camera as it "
+            "is used, or give --camera-fov"
+        )
+    return calibrated
 
 
 @dataclass

@@ -136,7 +136,10 @@ def _describe(
         training_data=about["training_data"],
         frames=net.window.frames,
         lookahead_frames=net.window.lookahead,
-        recurrent=isinstance(net, Hstpn) and net.config.temporal == "gru",
+        # of one frame there is nothing to remember, and no memory has learned
+        recurrent=isinstance(net, Hstpn)
+        and net.config.temporal == "gru"
+        and net.window.frames > 1,
         cell_shift_px=CELL_SHIFT_PX[config.crop.codec],
         crop_scale=config.crop.scale,
         skeleton=config.crop.joints,

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from pose_ros.core.config import check_value, param
 from pose_ros.core.skeletons import SKELETONS
 from pose_ros.errors import ConfigError
+from pose_ros.nets.registry import build_net, list_nets
 from pose_ros.training.corruption import KINDS
 
 #: Mean and deviation of pixels in 0 ... 255, of the data a backbone was trained with.
@@ -357,10 +359,27 @@ def from_flat(values: dict[str, Any]) -> TrainConfig:
             tree.setdefault(head, {})[rest] = _typed(name, known[name], value)
         else:
             tree[head] = _typed(name, known[name], value)
+    net = tree.get("net", {})
+    if net.get("options"):
+        net["options"] = in_words(str(net.get("name")), net["options"])
     for item in dataclasses.fields(TrainConfig):
         if item.name in tree and isinstance(item.default_factory, type):
             tree[item.name] = item.default_factory(**tree[item.name])
     return TrainConfig(**tree)
+
+
+def in_words(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a network in which "off" is a word where the network wants a word.
+
+    YAML reads off and on as false and true: ``temporal=off`` would be no value of HSTPN's.
+    """
+    switches = [option for option, value in options.items() if isinstance(value, bool)]
+    if not switches or name not in list_nets():
+        return options
+    with torch.device("meta"):
+        own = getattr(build_net(name), "config", None)
+    words = {o: "on" if options[o] else "off" for o in switches if type(getattr(own, o, 0)) is str}
+    return {**options, **words}
 
 
 def _typed(name: str, item: dataclasses.Field[Any], value: Any) -> Any:

@@ -34,6 +34,7 @@ from pose_ros.training.datasets import ClipDataset, Subset, parse_spec
 from pose_ros.training.datasets.base import read_json
 from pose_ros.training.datasets.clips import LabelledClips
 from pose_ros.training.datasets.posetrack_files import predictions_to_json
+from pose_ros.training.peaks import SUBPIXEL
 from pose_ros.training.predict import Predicted, Predictor, open_network
 from pose_ros.training.refined import refine_predictions
 from pose_ros.training.tables import TABLES, get_table, tables_of
@@ -75,10 +76,13 @@ def _network(args: argparse.Namespace) -> dict[str, Any]:
     protocol = args.protocol or protocols.default_protocol(dataset)
     dataset = _limited(dataset, args.limit, protocol)
     corruption = CorruptionSpec.parse(args.corruption) if args.corruption else None
-    predictor = Predictor(network, args.batch, corruption, not args.temporal_off, args.seed)
-    predicted = predictor(dataset, _progress)
+    predictor = Predictor(
+        network, args.batch, corruption, not args.temporal_off, args.seed, args.subpixel,
+        args.flip_test,
+    )  # fmt: skip
+    predicted = plain = predictor(dataset, _progress)
     if args.refine:
-        predicted = refine_predictions(dataset, predicted, args.refine)
+        predicted = refine_predictions(dataset, plain, args.refine)
     if args.out:
         write_predictions(dataset, predicted, protocol, Path(args.out))
     tau, where = _tau(args, protocol)
@@ -94,7 +98,9 @@ def _network(args: argparse.Namespace) -> dict[str, Any]:
         "boxes": "detected" if getattr(dataset, "detections", None) is not None else "labelled",
         "corruption": args.corruption or None,
         "temporal": not args.temporal_off,
-        "refined": bool(args.refine),
+        "refined": predicted is not plain,
+        "subpixel": args.subpixel,
+        "flip_test": args.flip_test,
         "device": device,
         "spec": args.dataset,
         **({"table": args.table, "row": args.row} if args.table else {}),
@@ -132,6 +138,8 @@ def _cost(args: argparse.Namespace) -> dict[str, Any]:
 def _tables(args: argparse.Namespace) -> dict[str, Any]:
     """Print tables of a paper beside the results that were saved."""
     tables = tables_of(args.table)
+    if args.results and not Path(args.results).is_dir():
+        raise ConfigError(f"--results {args.results}: expected a folder of answers (--save)")
     grids, found = [], {}
     for table in tables:
         ours = _saved(Path(args.results), table.key) if args.results else {}
@@ -324,6 +332,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="every window is the key frame repeated: what time is worth",
     )
+    add(
+        "--subpixel",
+        choices=SUBPIXEL,
+        default="dark",
+        help="where in a cell a joint is; quarter: HRNet's and DSA's (default: %(default)s)",
+    )
+    add("--flip-test", action="store_true", help="average with the mirrored window's maps")
     _add_judging_options(parser)
     _add_output_options(parser)
     return parser

@@ -13,8 +13,10 @@ are judged on the joints that the lifter knew. The first is at the top of the JS
 Per camera: mpjpe_mm (middle of the hips aligned), pa_mpjpe_mm (best similarity per frame),
 scaled_mpjpe_mm (hips and scale aligned: what the assumed stature does not explain), root_depth_mm
 and root_depth_rel (middle of the hips, along the optical axis), bone_cv (of the limbs), jitter
-(mean third difference, m/s^3), in_95 (share of joints in the stated 95 % ellipsoid; null: nothing
-is stated), jitter_2d_px (mean third difference of the pixels, per frame) before and after.
+(mean third difference, m/s^3), mpjve_m_s (mean length of the velocity error, from first
+differences of the places), in_95 (share of joints in the stated 95 % ellipsoid; null: nothing is
+stated), speed_in_95 (share of the velocities whose error lies in the stated 95 % sphere),
+jitter_2d_px (mean third difference of the pixels, per frame) before and after.
 per_joint_mm and per_joint_pa_mm are what mpjpe_mm and pa_mpjpe_mm are the means of, by joint.
 """
 
@@ -59,8 +61,8 @@ PER_JOINT = ("per_joint_mm", "per_joint_pa_mm")
 BY_JOINT = ("lifted", "aprs")  # stages of the table by joint
 SHOWN = {
     "pa_mpjpe_mm": "PA mm", "mpjpe_mm": "MPJPE mm", "root_depth_mm": "depth mm",
-    "root_depth_rel": "depth", "bone_cv": "bone CV", "jitter": "m/s^3", "in_95": "in 95 %",
-    "jitter_2d_px": "2-D px",
+    "root_depth_rel": "depth", "bone_cv": "bone CV", "jitter": "m/s^3", "mpjve_m_s": "MPJVE m/s",
+    "in_95": "in 95 %", "speed_in_95": "speed 95 %", "jitter_2d_px": "2-D px",
 }  # fmt: skip
 
 
@@ -158,7 +160,9 @@ def _offline(truth: Truth, lifted: Poses3D, lengths_m: npt.NDArray[np.float32]) 
     stamps_s = np.tile((truth.stamps_ns - truth.stamps_ns[0]) * 1e-9, (people, 1))
     better = refine(points, score, stamps_s, lengths_m, COCO17).swapaxes(0, 1)
     unknown = np.full_like(lifted.covariance_m2, np.nan)
-    return replace(lifted, xyz_m=better.reshape(lifted.xyz_m.shape), covariance_m2=unknown)
+    points = better.reshape(lifted.xyz_m.shape)
+    unsaid = np.full_like(lifted.speed_std_m_s, np.nan)
+    return replace(lifted, xyz_m=points, covariance_m2=unknown, speed_std_m_s=unsaid)
 
 
 def errors(
@@ -196,10 +200,28 @@ def errors(
         "jitter": _rounded(jitter(found.reshape(frames, people, -1, 3)[WARM_UP:],
                                   truth.stamps_ns), 0),
         "in_95": _rounded(within(found - real, lifted.covariance_m2), 4),
+        **_speeds(truth, lifted, found, real),
         "inferred": round(float((lifted.status == KeypointStatus.INFERRED).mean()), 4),
         "per_joint_mm": {n: _mm(plain[:, j]) for j, n in enumerate(COCO17.joints)},
         "per_joint_pa_mm": {n: _mm(aligned[:, j]) for j, n in enumerate(COCO17.joints)},
     }  # fmt: skip
+
+
+def _speeds(
+    truth: Truth, lifted: Poses3D, found: npt.NDArray[Any], real: npt.NDArray[Any]
+) -> dict[str, float | None]:
+    """``mpjve_m_s`` and ``speed_in_95`` of bodies and truth, both (T P, J, 3)."""
+    moves = (len(truth.stamps_ns), -1, *real.shape[1:])
+    stamps_s = (truth.stamps_ns - truth.stamps_ns[0]) * 1e-9
+    steps = np.diff((found - real).reshape(moves), axis=0)
+    lengths = np.linalg.norm(steps, axis=-1) / np.diff(stamps_s)[:, None, None]
+    speed = np.gradient(real.reshape(moves), stamps_s, axis=0).reshape(real.shape)
+    off = np.where(np.isfinite(found), lifted.velocity_m_s - speed, np.nan)
+    stated = np.eye(3) * lifted.speed_std_m_s[..., None, None] ** 2
+    return {
+        "mpjve_m_s": _rounded(_mean(lengths), 3),
+        "speed_in_95": _rounded(within(off, stated), 4),
+    }
 
 
 def jitter(points: npt.NDArray[Any], stamps_ns: npt.NDArray[np.int64]) -> float:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import resource
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,18 @@ def commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return answers[0] + ("+changes" if answers[1] else "")
+
+
+def command_line(otherwise: str) -> str:
+    """Command that this process was started by, as it can be typed again.
+
+    ``otherwise`` where the process is no command of ours (a test, somebody's program).
+    """
+    module = Path(sys.argv[0])
+    if module.suffix != ".py" or module.parent.name != "training":
+        return otherwise
+    words = shlex.join(sys.argv[1:])
+    return f"python -m pose_ros.training.{module.stem} {words}".strip()
 
 
 def fingerprint(dataset: ClipDataset) -> dict[str, Any]:

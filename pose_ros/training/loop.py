@@ -291,7 +291,7 @@ class _Run:
 
     def run(self) -> Result:
         """Epoch after epoch."""
-        early = False
+        early = self._stale()  # of a run that ended so before
         while self.at.epoch < self.epochs and not early:
             done = self._epoch()
             if not done:
@@ -410,9 +410,16 @@ class _Run:
         raise Diverged(
             f"step {self.at.step}: expected a finite loss and gradient, got "
             f"{', '.join(f'{n}={v:.3g}' for n, v in values.items())}, gradient norm {norm:.3g}; "
-            f"the batch is in {self.folder / name}, the last good weights in "
-            f"{self.folder / LAST}. Look at the batch; lower optim.lr or train.precision=32-true"
+            f"the batch is in {self.folder / name}, {self._kept()}. Look at the batch; lower "
+            "optim.lr or train.precision=32-true"
         )
+
+    def _kept(self) -> str:
+        """Where the weights before this step are, for messages."""
+        path = self.folder / LAST
+        if path.is_file():
+            return f"the last good weights in {path}"
+        return "no checkpoint was written yet (train.checkpoint_s)"
 
     def _close_epoch(self) -> bool:
         """Validate and save; whether the run shall stop early."""
@@ -431,9 +438,14 @@ class _Run:
                 self._save(BEST)
             else:
                 self.at.stale += 1
-            stop = bool(rules.patience) and self.at.stale >= rules.patience
+            stop = self._stale()
         self._save(LAST)
         return stop
+
+    def _stale(self) -> bool:
+        """Whether nothing got better for as long as somebody is patient."""
+        patience = self.config.train.patience
+        return bool(patience) and self.at.stale >= patience
 
     def _validate(self) -> dict[str, float]:
         """Metrics of the (averaged) weights on the validation windows of all processes."""

@@ -126,6 +126,7 @@ def hstpn(
     true_xy: torch.Tensor,
     visible: torch.Tensor,
     to_key: torch.Tensor | None = None,
+    joint_weight: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Terms and ``total`` of paper 000's eq 23, on all frames of a window.
 
@@ -140,7 +141,7 @@ def hstpn(
     xy, truth = (normalised(moved(c, to_key), size) for c in (cells, true_xy))
     flat = (t.flatten(0, 1) for t in (heatmaps, target, visible))
     terms = {
-        "heatmap": joint_mse(*flat),  # eq 21
+        "heatmap": joint_mse(*flat, joint_weight),  # eq 21
         "temporal": temporal(xy, found),
         "motion": motion(xy, truth, found),
     }
@@ -276,6 +277,7 @@ def stdpose(
     visible: torch.Tensor,
     information: torch.Tensor,
     aux_head_weight: float = 1.0,
+    joint_weight: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Terms and ``total`` of paper 003's objective.
 
@@ -284,8 +286,8 @@ def stdpose(
     Source: paper 003, eq 2 and 4; the paper does not say how the initial head learns.
     """
     terms = {
-        "heatmap": joint_mse(final, target, visible),
-        "initial": joint_mse(initial, target, visible),
+        "heatmap": joint_mse(final, target, visible, joint_weight),
+        "initial": joint_mse(initial, target, visible, joint_weight),
         "information": information,
     }
     total = terms["heatmap"] + information + aux_head_weight * terms["initial"]

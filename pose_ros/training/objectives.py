@@ -166,7 +166,9 @@ class Trainee(nn.Module):
         if "window_heatmaps" in out.aux:
             window = out.aux["window_heatmaps"].float()
             truth = torch.nan_to_num(batch["cells"])
-            terms = losses.hstpn(window, target, truth, visible, batch.get("to_key"))
+            terms = losses.hstpn(
+                window, target, truth, visible, batch.get("to_key"), self.joint_weight
+            )
             return self._refined(terms, window, truth, batch) if self.config.loss.aprs else terms
         if "heatmaps_initial" in out.aux:
             return self._stdpose(out, target[:, key], visible[:, key])
@@ -175,7 +177,9 @@ class Trainee(nn.Module):
         if isinstance(self.net, VREMD) and self.config.loss.vremd_branches and not self.still:
             for name in ("heatmaps_tokens", "heatmaps_motion"):
                 branch = out.aux[name].float()
-                terms[name] = losses.joint_mse(branch, target[:, key], visible[:, key])
+                terms[name] = losses.joint_mse(
+                    branch, target[:, key], visible[:, key], self.joint_weight
+                )
                 terms["total"] = terms["total"] + self.config.loss.vremd_branches * terms[name]
         return terms
 
@@ -207,7 +211,9 @@ class Trainee(nn.Module):
                 losses.MutualInformation(impl=self.config.loss.mi),
             )  # fmt: skip
         weight = self.config.loss.initial_head
-        return losses.stdpose(out.heatmaps.float(), initial, target, visible, information, weight)
+        return losses.stdpose(
+            out.heatmaps.float(), initial, target, visible, information, weight, self.joint_weight
+        )
 
     def flip_loss(self, heatmaps: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
         """Mean squared difference between maps and those of the mirrored window, mirrored back."""

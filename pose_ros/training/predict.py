@@ -13,15 +13,16 @@ import torch
 from torch import nn
 
 from pose_ros.core.crop import affine_from_boxes, cut, fit_boxes, to_image
-from pose_ros.core.heatmaps import decode
 from pose_ros.core.skeletons import POSETRACK15, SKELETONS, Skeleton, get_skeleton
 from pose_ros.core.values import ByteArray, FloatArray, Frame, PoseMaps
 from pose_ros.errors import ConfigError, WeightsError
 from pose_ros.nets.checkpoint import Card, find_card, load_net, read_card
 from pose_ros.nets.registry import build_net, list_nets
 from pose_ros.nets.video import VideoPoseNet
+from pose_ros.training.config import in_words
 from pose_ros.training.corruption import DROP_JOINTS, CorruptionSpec, corrupt, drop_joints
 from pose_ros.training.datasets.base import ClipDataset, ClipSample, ImageRef
+from pose_ros.training.peaks import joints_of, with_mirrored
 
 #: Crop pixels per heatmap cell.
 STRIDE_PX = 4.0
@@ -118,7 +119,7 @@ def _of_card(card: Card) -> Network:
 
 
 def _of_architecture(name: str, overrides: dict[str, object]) -> Network:
-    module = build_net(name, **overrides)
+    module = build_net(name, **in_words(name, overrides))
     if not isinstance(module, VideoPoseNet):
         raise ConfigError(
             f"{name}: there is no card of that name; only video networks run without"
@@ -151,8 +152,22 @@ class Predictor:
         corruption: CorruptionSpec | None = None,
         temporal: bool = True,
         seed: int = 0,
+        subpixel: str = "dark",
+        flip: bool = False,
     ) -> None:
-        """Prepare; without ``temporal`` every window is the key frame repeated."""
+        """Prepare; without ``temporal`` every window is the key frame repeated.
+
+        ``flip`` averages with the maps of the mirrored window.
+
+        Raises:
+            ConfigError: ``flip`` or ``subpixel`` for a network that answers more than heatmaps.
+
+        """
+        if flip and not isinstance(network.module, VideoPoseNet):
+            raise ConfigError(f"{network.name}: expected a network of heatmaps for a flip test")
+        self.subpixel, self.flip = subpixel, flip
+        order = network.skeleton.flip_order()
+        self._order = torch.from_numpy(order)
         self.network = network
         self.batch = batch
         self.corruption = corruption
@@ -194,7 +209,7 @@ class Predictor:
         )
         left = [sample.dt_left for sample in samples]
         right = [sample.dt_right for sample in samples]
-        cells, score = decode(self._maps(clips, left, right))
+        cells, score = joints_of(self._maps(clips, left, right), self.subpixel)
         crop = (cells * STRIDE_PX + self.network.cell_shift_px).astype(np.float32)
         affine = affine_from_boxes(edges, self.network.size_hw_px)
         return to_image(crop, affine).astype(np.float32), score
@@ -243,6 +258,10 @@ class Predictor:
                 dt = [torch.tensor(v, dtype=x.dtype, device=device) for v in (left, right)]
                 if not self.temporal:
                     dt = [torch.ones_like(v) for v in dt]
-                return PoseMaps(net.module(x, *dt).heatmaps.float().cpu().numpy())
+                maps = net.module(x, *dt).heatmaps.float()
+                if self.flip:
+                    mirrored = net.module(x.flip(-1), *dt).heatmaps.float()
+                    maps = with_mirrored(maps, mirrored, self._order.to(device))
+                return PoseMaps(maps.cpu().numpy())
             heads = net.module(x)
         return PoseMaps(*(part.float().cpu().numpy() for part in heads))

@@ -42,6 +42,9 @@ class Sparse:
     xy_px: FloatArray  # (P, L, K, 2), NaN unknown
     visible: ByteArray  # (P, L, K) 0 unlabelled, 1 occluded, 2 visible
     box_xyxy_px: FloatArray  # (P, L, 4), NaN where the person is not labelled
+    #: (P, L, 4) boxes that are known where nothing else is, NaN where a person is not there; None:
+    #: boxes are guessed from the labels', and who is not at a label is nowhere
+    known_xyxy_px: FloatArray | None = None
 
     def __post_init__(self) -> None:
         """Check shapes and dtypes."""
@@ -50,6 +53,8 @@ class Sparse:
         check("Sparse.xy_px", self.xy_px, (people, frames, joints, 2), np.float32)
         check("Sparse.visible", self.visible, (people, frames, joints), np.uint8)
         check("Sparse.box_xyxy_px", self.box_xyxy_px, (people, frames, 4), np.float32)
+        if self.known_xyxy_px is not None:
+            check("Sparse.known_xyxy_px", self.known_xyxy_px, (people, frames, 4), np.float32)
 
     @property
     def present(self) -> Bool:
@@ -109,6 +114,7 @@ def near_labels(video: Sparse, reach: int) -> tuple[Sparse, slice]:
         xy_px=video.xy_px[:, part],
         visible=video.visible[:, part],
         box_xyxy_px=video.box_xyxy_px[:, part],
+        known_xyxy_px=None if video.known_xyxy_px is None else video.known_xyxy_px[:, part],
     )
     return some, part
 
@@ -202,8 +208,10 @@ def blend(left: np.ndarray, right: np.ndarray, share: FloatArray) -> np.ndarray:
 def boxes_between(video: Sparse, ends: Ends) -> FloatArray:
     """(P, L, 4) boxes: linear between the ends, their union where those barely overlap.
 
-    NaN where the person has no end.
+    NaN where the person has no end. Those that are known (``known_xyxy_px``) are what they are.
     """
+    if video.known_xyxy_px is not None:
+        return video.known_xyxy_px
     left, right = at_ends(video.box_xyxy_px, ends)
     linear = blend(left, right, ends.share)
     low, high = np.fmin(left, right)[..., :2], np.fmax(left, right)[..., 2:]
@@ -270,13 +278,17 @@ def finish(video: Sparse, found: Estimate, reach: int, score_min: float) -> Esti
 
     A joint is left out (NaN, score 0) where its score is below ``score_min``, where it lies
     outside the image, where no end labels it, and more than ``reach`` frames from a labelled
-    frame when there is one on one side only.
+    frame when there is one on one side only. Where boxes are known, a person without a label in
+    reach is not left out: he has what the network says without any.
     """
     ends = ends_of(video)
     left, right = at_ends(video.visible.astype(np.float32), ends)
     wanted = (np.nan_to_num(left) > 0) | (np.nan_to_num(right) > 0)
-    both = (ends.left >= 0) & (ends.right >= 0)
-    wanted &= (both | (ends.near <= reach))[..., None]
+    near = ((ends.left >= 0) & (ends.right >= 0)) | (ends.near <= reach)
+    wanted &= near[..., None]
+    if video.known_xyxy_px is not None:
+        there = np.isfinite(video.known_xyxy_px).all(axis=2)
+        wanted = (wanted | ~near[..., None]) & there[..., None]
     high = np.array(video.size_px, np.float32) - np.float32(0.5)
     with np.errstate(invalid="ignore"):
         inside = ((found.xy_px >= -0.5) & (found.xy_px <= high)).all(axis=3)

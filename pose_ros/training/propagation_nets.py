@@ -135,7 +135,8 @@ def propagated(video: Sparse, network: Network, reach: int) -> Estimate:
     """STDPose's answer in every frame, its side frames being the labelled ones around it.
 
     A frame with one end only is given that end twice. Further than ``reach`` from it, the network
-    sees the frame itself three times, without labels.
+    sees the frames before and after, without labels; so does a person without any end whose box
+    is known.
 
     Raises:
         ConfigError: the network is no STDPose, or not one whose key frame is in the middle.
@@ -167,14 +168,17 @@ def _windows(
     boxes = boxes_between(video, ends)
     first, last = stretch
     times = [t for t in range(first, last + 1) if not video.labelled[t]]
-    rows = [(p, t) for t in times for p in np.flatnonzero(ends.known[:, t])]
+    there = np.isfinite(boxes).all(axis=2)
+    rows = [(p, t) for t in times for p in np.flatnonzero(there[:, t])]
     if not rows:
         return
     people, when = (np.array(column) for column in zip(*rows, strict=True))
     left, right = ends.left[people, when], ends.right[people, when]
     far = ((left < 0) | (right < 0)) & (ends.near[people, when] > reach)
     left, right = np.where(left < 0, right, left), np.where(right < 0, left, right)
-    left, right = np.where(far, when, left), np.where(far, when, right)
+    last_frame = len(video.images) - 1
+    left = np.where(far, np.maximum(when - 1, 0), left)
+    right = np.where(far, np.minimum(when + 1, last_frame), right)
     seen = np.stack([left, when, right], axis=1)
     edges = fit_boxes(boxes[people, when], network.size_hw_px, network.crop_scale)
     crops = np.empty((len(rows), 3, *network.size_hw_px, 3), np.uint8)

@@ -24,7 +24,7 @@ from pose_ros.training.datasets.posetrack_files import read_predictions, truth_f
 from pose_ros.training.metrics import classification, coco, lifting, pck, posetrack, smoothness
 from pose_ros.training.metrics.arrays import known_joints, mean_known
 from pose_ros.training.predict import Predicted
-from pose_ros.training.refined import LEAST, refine_poses, runs_of
+from pose_ros.training.refined import LEAST, refine_poses, runs_of, step_of
 
 Float = npt.NDArray[np.float64]
 
@@ -40,6 +40,8 @@ DEFAULTS = {
     "human36m": "mpjpe",
     "rosbag": "pck",
 }
+#: Sets whose pictures have areas, or a rule for them, and every person of a picture a label.
+COCO_LIKE = ("coco", "coco_file", "crowdpose", "ochuman")
 #: PCK's reach in shares of the box's longer side.
 PCK_ALPHA = 0.1
 #: A predicted bone is too long when it is longer than its label ever is in the run, times this.
@@ -339,16 +341,28 @@ def score_hstpn(dataset: ClipDataset, rows: Slots, options: Options) -> dict[str
     return {**answer, "auc_pck": score_pck(rows)["auc"], "tau": tau}
 
 
+def known_beside(dataset: ClipDataset, predicted: Predicted, rows: Slots) -> dict[str, float]:
+    """What everybody knows, in percent, beside measures that only one paper has.
+
+    ``pckh`` where heads are known, ``oks_ap`` (COCO's AP) on whole pictures in COCO's form.
+    """
+    if np.isfinite(rows.head_px).any():
+        return {"pckh": score_pckh(rows, dataset.skeleton)["pckh"]}
+    if dataset.name in COCO_LIKE and isinstance(dataset, LabelledClips):
+        return {"oks_ap": 100.0 * score_coco(dataset, coco_results(dataset, predicted))["ap"]}
+    return {}
+
+
 def motion_of(rows: Slots, rate_hz: float = 0.0) -> dict[str, float]:
     """Errors of velocity and acceleration, and jitter, along the tracks.
 
-    Per frame, squared, cubed; in pixels, and in head sizes where heads are known; with ``rate_hz``
-    per second as well, under names that end in ``_s``, ``_s2``, ``_s3``. ``overlong``: share of
-    bones longer than their labels ever are in the same run. Nothing without tracks of four
-    consecutive labelled frames.
+    Per labelled frame (`step_of`), squared, cubed; in pixels, and in head sizes where heads are
+    known; with ``rate_hz``, of labelled frames, per second as well, under names that end in
+    ``_s``, ``_s2``, ``_s3``. ``overlong``: share of bones longer than their labels ever are in the
+    same run. Nothing without tracks of four evenly labelled frames.
     """
     measured: dict[str, list[float]] = defaultdict(list)
-    for run in runs_of(rows.track, rows.frame, 4):
+    for run in runs_of(rows.track, rows.frame, 4, step_of(rows.track, rows.frame)):
         found, truth = rows.found[run], rows.truth[run]
         head = mean_known(rows.head_px[run])
         for name, value in _motion(found, truth).items():
@@ -419,7 +433,7 @@ def score_mpjpe(
     poses = found.astype(np.float64)
     frames = np.array([s.frame_index[s.key] for s in rows], np.int64)
     tracks, rate_hz = [s.track for s in rows], rate_hz or refine_hz
-    runs = runs_of(tracks, frames, LEAST)
+    runs = runs_of(tracks, frames, LEAST, step_of(tracks, frames))
     answer = _per_second(_errors_3d(poses, truth, runs, dataset.skeleton), rate_hz)
     if refine_hz:
         sure = known_joints(poses).astype(np.float32)
@@ -465,7 +479,10 @@ def measure(
             "pckh": lambda: score_pckh(rows, dataset.skeleton),
             "pck": lambda: score_pck(rows),
         }
-        scored["hstpn"] = lambda: score_hstpn(dataset, rows, options)
+        scored["hstpn"] = lambda: {
+            **score_hstpn(dataset, rows, options),
+            **known_beside(dataset, predicted, rows),
+        }
         return {**scored[protocol](), **motion_of(rows, options.rate_hz)}
     elif protocol == "mpjpe":
         raise ConfigError(

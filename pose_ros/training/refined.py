@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -19,23 +20,41 @@ from pose_ros.training.predict import Predicted
 
 Int = npt.NDArray[np.int64]
 
+_log = logging.getLogger(__name__)
+
 #: Fewer frames than this have no acceleration, and nothing to be refined by.
 LEAST = 3
 #: People whose bones are learned together: what it takes of memory.
 AT_ONCE = 64
 
 
-def runs_of(tracks: Sequence[str], frames: Int, least: int) -> list[Int]:
-    """Rows of one track in at least ``least`` consecutive frames, in their order."""
+def runs_of(tracks: Sequence[str], frames: Int, least: int, step: int = 1) -> list[Int]:
+    """Rows of one track in at least ``least`` frames that are ``step`` apart, in their order."""
+    runs: list[Int] = []
+    for picked in _members(tracks, frames):
+        breaks = np.flatnonzero(np.diff(frames[picked]) != step) + 1
+        runs += [run for run in np.split(picked, breaks) if len(run) >= least]
+    return runs
+
+
+def step_of(tracks: Sequence[str], frames: Int) -> int:
+    """Frames of the video from one label of a track to the next: the least that there is.
+
+    1 for PoseTrack; Human3.6M and SportsPose label every ``stride``-th frame. 1 without a track.
+    """
+    gaps = [np.diff(frames[picked]) for picked in _members(tracks, frames)]
+    every = np.concatenate([*gaps, np.zeros(0, np.int64)])
+    return int(every[every > 0].min(initial=np.iinfo(np.int64).max)) if (every > 0).any() else 1
+
+
+def _members(tracks: Sequence[str], frames: Int) -> list[Int]:
+    """Rows of every track, in the order of their frames."""
     members: dict[str, list[int]] = defaultdict(list)
     for row, track in enumerate(tracks):
         members[track].append(row)
-    runs: list[Int] = []
-    for rows in members.values():
-        picked = np.array(sorted(rows, key=lambda row: frames[row]), np.int64)
-        breaks = np.flatnonzero(np.diff(frames[picked]) != 1) + 1
-        runs += [run for run in np.split(picked, breaks) if len(run) >= least]
-    return runs
+    return [
+        np.array(sorted(rows, key=lambda row: frames[row]), np.int64) for rows in members.values()
+    ]
 
 
 def bone_lengths(
@@ -106,14 +125,21 @@ def refine_poses(
 
 
 def refine_predictions(dataset: ClipDataset, predicted: Predicted, rate_hz: float) -> Predicted:
-    """2-D predictions refined along the tracks of the labels, in consecutive frames.
+    """2-D predictions refined along the tracks of the labels, which are evenly spaced frames.
 
     A joint that was not found keeps its score of 0, also where refinement says where it may be.
+    Where no track has LEAST frames in a row, the predictions themselves come back.
     """
     rows = list(samples(dataset))
     frames = np.array([s.frame_index[s.key] for s in rows], np.int64)
     tracks = [s.track for s in rows]
-    runs = runs_of(tracks, frames, LEAST)
+    runs = runs_of(tracks, frames, LEAST, step_of(tracks, frames))
+    if not runs:
+        _log.warning(
+            "%s: no track has %d labelled frames in a row, so there is nothing to refine",
+            dataset.name, LEAST,
+        )  # fmt: skip
+        return predicted
     height = np.array([np.ptp(s.box_xyxy_px[1::2]) for s in rows], np.float64)
     unit = np.ones(len(rows))
     for run in runs:

@@ -1,8 +1,8 @@
 """The tables of the five papers as data: what was printed, and the flags that make each row.
 
 Columns are the papers'; ``metric`` says which of our metrics belongs in a column. Values are as
-printed. Flags are fields of the network's config, given as ``--net-option NAME=VALUE`` to
-`training.evaluate` and as ``net.options.NAME`` to `training.train`.
+printed. Flags are fields of the network's config, ``net.options.NAME=VALUE`` for `training.train`,
+which every row has to be trained with. `training.reproduce` runs a row.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pose_ros.errors import ConfigError
+from pose_ros.training.tables_others import printed
 
 GROUPS = ("Head", "Sho", "Elb", "Wri", "Hip", "Knee", "Ank")
 Flags = Mapping[str, object]
@@ -25,6 +26,7 @@ class Row:
     values: tuple[float | None, ...]
     flags: Flags | None = field(default_factory=dict)  # of the net; None: not one of our networks
     evaluate: str = ""  # options of training.evaluate that the row needs besides
+    interval: int | None = None  # of propagated labels, 0: none is given; None: no propagation
 
 
 @dataclass(frozen=True)
@@ -69,24 +71,12 @@ _UNKNOWN = (
 )
 
 
-#: Means of other methods on PoseTrack17, 18 and 21, boxes as the papers have them.
-_OTHERS: dict[str, tuple[float, float, float]] = {
-    "DCPose": (82.8, 80.9, 80.5), "FAMI-Pose": (84.8, 82.2, 81.2), "DSTA": (85.6, 83.4, 83.5),
-    "DiffPose": (86.4, 83.0, 82.9),
-}  # fmt: skip
 _SETS = ("17", "18", "21")
 
 
-def _others(means: Mapping[str, tuple[float | None, float | None, float | None]], year: str) -> (
-    tuple[Row, ...]
-):  # fmt: skip
-    """Rows of methods that are not ours, of which the mean of a set is known."""
-    values = {name: of_sets[_SETS.index(year)] for name, of_sets in means.items()}
-    return tuple(
-        Row(name.lower().replace(" ", "_"), name, (*(None,) * len(GROUPS), value), None)
-        for name, value in values.items()
-        if value is not None
-    )
+def _others(key: str) -> tuple[Row, ...]:
+    """Rows of a table that are other people's methods."""
+    return tuple(Row(name, title, values, None) for name, title, values in printed(key))
 
 
 def _estimation(
@@ -101,7 +91,7 @@ def _estimation(
             f"posetrack{year}",
             "poseval",
             _columns(mean),
-            (*_others(_OTHERS, year), Row("full", "PSTPose", numbers[year])),
+            (*_others(f"{paper}.{number}"), Row("full", "PSTPose", numbers[year])),
             _M7 if mean == "m7" else "",
         )
         for number, year in enumerate(_SETS, start=1)
@@ -126,7 +116,7 @@ _VREMD = [
         f"posetrack{year}",
         "poseval",
         _columns(mean),
-        (*_others(_OTHERS, year), Row("full", "VREMD", values)),
+        (*_others(f"vremd.{key}"), Row("full", "VREMD", values)),
         _M7 if mean == "m7" else "",
     )
     for key, year, mean, values in (
@@ -143,14 +133,7 @@ _DSA = [
         f"posetrack{year}",
         "poseval",
         _columns("m7"),
-        (
-            *(
-                (Row("hrnet", "HRNet", (82.1, 83.6, 80.4, 73.3, 75.5, 75.3, 68.5, 76.9), None),)
-                if year == "17"
-                else ()
-            ),
-            Row("full", "DSA", values),
-        ),
+        (*_others(f"dsa.{key}"), Row("full", "DSA", values)),
         _M7,
     )
     for key, year, values in (
@@ -166,7 +149,7 @@ _STDPOSE = [
         f"posetrack{year}",
         "poseval",
         _columns("m7"),
-        (*_others(_OTHERS, year), Row("full", "STDPose", values)),
+        (*_others(f"stdpose.2.{year}"), Row("full", "STDPose", values)),
         _M7,
     )
     for year, values in (
@@ -175,12 +158,6 @@ _STDPOSE = [
         ("21", (84.4, 88.5, 85.3, 82.3, 85.5, 84.1, 80.0, 84.3)),
     )
 ]
-_PROPAGATION = "--predictions DIR of poses that training.propagate made"
-_PROPAGATORS: dict[str, tuple[float | None, float | None, float | None]] = {
-    "Farneback": (75.5, None, None), "SimpleBaseline": (82.0, 73.4, 70.6),
-    "FlowNet2": (83.8, None, None), "DCPose": (87.7, 85.0, 83.1), "PoseWarper": (88.7, 83.7, 82.8),
-}  # fmt: skip
-_LEARNED = "--net of a card that learned from training.propagate's labels, every {}th frame given"
 _STDPOSE_LABELS = [
     *(
         Table(
@@ -190,7 +167,7 @@ _STDPOSE_LABELS = [
             f"posetrack{year}",
             "poseval",
             _columns("total"),
-            (*_others(_PROPAGATORS, year), Row("full", "STDPose", values, evaluate=_PROPAGATION)),
+            (*_others(f"stdpose.1.{year}"), Row("full", "STDPose", values, interval=7)),
         )
         for year, values in (
             ("17", (92.7, 93.1, 91.4, 88.1, 91.9, 90.3, 88.1, 90.9)),
@@ -206,12 +183,13 @@ _STDPOSE_LABELS = [
         "poseval",
         _columns("m7"),
         (
+            *_others("stdpose.3"),
             Row("t7", "T=7, 16.7 % labelled", (87.1, 85.9, 82.8, 79.6, 83.1, 82.0, 76.3, 82.4),
-                evaluate=_LEARNED.format(7)),
+                interval=7),
             Row("t4", "T=4, 26.7 % labelled", (88.3, 87.8, 84.1, 81.5, 85.3, 84.2, 79.0, 84.3),
-                evaluate=_LEARNED.format(4)),
+                interval=4),
             Row("t2", "T=2, 50.0 % labelled", (88.9, 89.0, 85.4, 82.6, 86.6, 84.9, 79.6, 85.2),
-                evaluate=_LEARNED.format(2)),
+                interval=2),
             Row("all", "all labels", (89.7, 91.3, 88.5, 84.7, 88.7, 87.9, 80.6, 87.4)),
         ),
         _M7,
@@ -225,16 +203,19 @@ _STDPOSE_LABELS = [
         _MEAN,
         (
             Row("a", "baseline", (86.8,),
-                {"tff": False, "tks": False, "stda": False, "dam": False, "mi": False}),
+                {"tff": False, "tks": False, "stda": False, "dam": False, "mi": False},
+                interval=0),
             Row("b", "TFF", (88.4,),
-                {"tff": True, "tks": False, "stda": False, "dam": False, "mi": False}),
+                {"tff": True, "tks": False, "stda": False, "dam": False, "mi": False},
+                interval=7),
             Row("c", "TKS", (88.6,),
-                {"tff": False, "tks": True, "stda": False, "dam": False, "mi": False}),
-            Row("d", "TFF + TKS + STDA", (89.6,), {"dam": False, "mi": False}),
-            Row("e", "+ DAM", (90.3,), {"mi": False}),
-            Row("f", "+ MI (full)", (90.9,)),
+                {"tff": False, "tks": True, "stda": False, "dam": False, "mi": False},
+                interval=7),
+            Row("d", "TFF + TKS + STDA", (89.6,), {"dam": False, "mi": False}, interval=7),
+            Row("e", "+ DAM", (90.3,), {"mi": False}, interval=7),
+            Row("f", "+ MI (full)", (90.9,), interval=7),
         ),
-        "Rows (a) to (c) have no path by which labels enter; the paper prints them all the same.",
+        "Row (a) is given no label, row (b) has no path for any; frames that are given count.",
     ),
     Table(
         "stdpose.4.interval",
@@ -244,8 +225,7 @@ _STDPOSE_LABELS = [
         "poseval",
         _MEAN,
         tuple(
-            Row(f"t{interval}", f"T={interval}", (value,),
-                evaluate=f"{_PROPAGATION} --interval {interval}")
+            Row(f"t{interval}", f"T={interval}", (value,), interval=interval)
             for interval, value in
             ((2, 98.1), (3, 96.8), (5, 92.5), (7, 90.9), (9, 90.1), (15, 83.6))
         ),
@@ -261,6 +241,7 @@ _ABLATIONS = [
         "poseval",
         _MEAN,
         (
+            *_others("pstpose.4"),
             Row("baseline", "baseline", (84.2,), {"dfe": "mhsa", "fcg": False, "dsf": "none"}),
             Row("a", "w/o DFE", (86.5,), {"dfe": "mhsa"}),
             Row("b", "w/o FCG", (86.2,), {"fcg": False}),
@@ -465,6 +446,7 @@ _HSTPN_COST = Table(
     "The paper's ms are of an A100, ours of the device that is named; GFLOPs are two per "
     "multiply-accumulate of one 256x192 crop, the paper does not say of what picture its are.",
 )
+_NOBODY = (None, None, None, None)
 #: Table 6 prints pass or fail: 1 and 0 here. The corruption that stands for each scene is ours.
 _HSTPN_SCENES = Table(
     "hstpn.6",
@@ -472,21 +454,22 @@ _HSTPN_SCENES = Table(
     "hstpn_r50",
     "posetrack18",
     "hstpn",
-    (("Pass", "f1"),),
+    (("OpenPose", ""), ("AlphaPose", ""), ("HRNet", ""), ("HSTPN", "f1")),
     (
-        Row("occlusion", "occlusion", (1,), evaluate="--corruption occlusion:0.5"),
-        Row("motion", "fast motion", (1,), evaluate="--corruption motion:0.5"),
-        Row("lowlight", "low light", (1,), evaluate="--corruption lowlight:0.5"),
-        Row("full_occlusion", "full occlusion", (0,), evaluate="--corruption occlusion:1"),
-        Row("crowd", "crowd", (1,), evaluate="--dataset crowdpose:ROOT?split=test"),
-        Row("legs", "overlapping legs", (0,), evaluate="--dataset ochuman:ROOT?split=test"),
-        Row("blur", "blur (not in the paper)", (None,), evaluate="--corruption blur:0.5"),
-        Row("noise", "noise (not in the paper)", (None,), evaluate="--corruption noise:0.5"),
-        Row("lowres", "far person (not in the paper)", (None,),
+        Row("occlusion", "occlusion", (0, 1, 1, 1), evaluate="--corruption occlusion:0.5"),
+        Row("motion", "fast motion", (1, 0, 1, 1), evaluate="--corruption motion:0.5"),
+        Row("lowlight", "low light", (0, 0, 1, 1), evaluate="--corruption lowlight:0.5"),
+        Row("full_occlusion", "full occlusion", (0, 0, 0, 0), evaluate="--corruption occlusion:1"),
+        Row("crowd", "crowd", (0, 0, 1, 1), evaluate="--dataset crowdpose:ROOT?split=test"),
+        Row("legs", "overlapping legs", (0, 0, 0, 0),
+            evaluate="--dataset ochuman:ROOT?split=test"),
+        Row("blur", "blur (not in the paper)", _NOBODY, evaluate="--corruption blur:0.5"),
+        Row("noise", "noise (not in the paper)", _NOBODY, evaluate="--corruption noise:0.5"),
+        Row("lowres", "far person (not in the paper)", _NOBODY,
             evaluate="--corruption lowres:0.5"),
-        Row("dropframes", "lost frames (not in the paper)", (None,),
+        Row("dropframes", "lost frames (not in the paper)", _NOBODY,
             evaluate="--corruption dropframes:0.5"),
-        Row("dropkp", "lost joints (not in the paper)", (None,),
+        Row("dropkp", "lost joints (not in the paper)", _NOBODY,
             evaluate="--corruption dropkp:0.5"),
     ),
     "The paper prints pass or fail, ours is F1 in percent. Crowds and overlapping legs have no "
@@ -527,8 +510,9 @@ def get_table(key: str) -> Table:
 
 
 def flags_text(row: Row) -> str:
-    """Options that make a row, as they are typed."""
+    """What makes a row: settings of its training, and options of how it is judged."""
     if row.flags is None:
         return "(not one of our networks)"
-    parts = [f"--net-option {name}={value}" for name, value in row.flags.items()]
+    parts = [f"net.options.{name}={value}" for name, value in row.flags.items()]
+    parts += [] if row.interval is None else [f"--interval {row.interval}"]
     return " ".join([*parts, row.evaluate]).strip() or "(as it is)"

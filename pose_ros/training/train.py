@@ -38,7 +38,7 @@ from pose_ros.training.consistency import pseudo_labelled
 from pose_ros.training.datasets import Subset, parse_spec
 from pose_ros.training.datasets.base import ClipDataset
 from pose_ros.training.features import store
-from pose_ros.training.logs import fingerprint, write_run
+from pose_ros.training.logs import command_line, fingerprint, write_run
 from pose_ros.training.loop import Result, fit, open_fabric
 from pose_ros.training.monitor import PosevalJudge
 from pose_ros.training.objectives import Trainee, share_head
@@ -244,7 +244,7 @@ def _finish(
         about = {
             "training_data": ", ".join((*config.data.train, *config.data.pseudo)),
             "metrics": best,
-            "command": f"python -m pose_ros.training.train {config.name}.yaml",
+            "command": command_line(f"python -m pose_ros.training.train {config.name}.yaml"),
         }
         state = checkpoints.load(result.checkpoint)["net"]
         write_card(net, state, config, folder, about)

@@ -27,6 +27,11 @@ AXES = {
     "l_p_hip": (1, 0, 0), "l_r_hip": (0, -1, 0), "l_knee": (0, -1, 0), "r_y_hip": (0, 0, -1),
     "r_p_hip": (-1, 0, 0), "r_r_hip": (0, -1, 0), "r_knee": (0, -1, 0),
 }  # fmt: skip
+_ARM = [(-1.1, 1.9), (-0.4, 3.3), (-1.7, 1.5), (0.0, 2.5)]
+_LEG = [(-0.1, 0.6), (-0.4, 3.3), (-0.4, 0.7), (-2.5, 0.0)]
+LIMITS = [(-0.2, 1.0), (-1.0, 1.0), (-1.4, 1.4), (-1.5, 1.5), *_ARM, *_ARM, *_LEG, *_LEG]
+# Torso, neck, radius of the head, half shoulders, half hips; upper arm, forearm, thigh, tibia.
+PROPORTIONS = [2.75, 0.25, 0.5, 0.8, 0.6, *[1.6, 1.0, 1.5, 2.0] * 2]
 SIZES = TEMPLATE * 0.22
 
 
@@ -43,6 +48,11 @@ def test_the_joints_are_those_of_rep_155_in_the_order_of_its_nodes() -> None:
     assert [j.name for j in TREE if j.axis is None] == [
         "torso", "head", "l_wrist", "r_wrist", "l_ankle", "r_ankle"
     ]  # fmt: skip
+
+
+def test_limits_and_proportions_are_those_of_the_template() -> None:
+    np.testing.assert_array_equal(np.stack(limits_rad(), axis=1), LIMITS)
+    np.testing.assert_array_equal(TEMPLATE, PROPORTIONS)
 
 
 def test_the_zero_pose_hangs_straight() -> None:

@@ -69,6 +69,35 @@ def test_a_reader_of_the_urdf_gets_the_frames_of_forward() -> None:
         np.testing.assert_allclose(poses[f"{name}_x1"][:3, :3], rotation, atol=1e-12)
 
 
+def test_sticks_reach_from_each_joint_to_the_next() -> None:
+    """Every drawn stick ends at the origin of its link and at a joint that hangs from it."""
+    robot = ET.fromstring(urdf("x1", SIZES).split("\n", 1)[1])
+    next_m = {
+        joint.find("parent").get("link"): numbers(joint.find("origin").get("xyz"))
+        for joint in robot.findall("joint")
+    }
+    upright = 0
+    for link in robot.findall("link"):
+        for visual in link.findall("visual"):
+            stick, turned = visual.find("geometry/cylinder"), visual.find("origin").get("rpy")
+            if stick is None or turned != "0 0 0":
+                continue
+            half = np.array([0, 0, float(stick.get("length")) / 2])
+            centre, upright = numbers(visual.find("origin").get("xyz")), upright + 1
+            np.testing.assert_allclose(centre + half, 0, atol=1e-6)
+            if link.get("name") == "torso_x1":  # its origin is between the shoulders
+                continue
+            np.testing.assert_allclose(centre - half, next_m[link.get("name")], atol=1e-6)
+            ball = link.findall("visual")[1]
+            assert ball.find("geometry/sphere") is not None
+            at = numbers(ball.find("origin").get("xyz"))
+            np.testing.assert_allclose(at, next_m[link.get("name")], atol=1e-6)
+    assert upright == 1 + 8
+    eyes = [numbers(v.find("origin").get("xyz")) for v in
+            robot.findall("link[@name='head_x1']/visual")[1:]]  # fmt: skip
+    assert eyes[0][0] > 0 and eyes[0][1] > 0 and eyes[1][1] == -eyes[0][1]
+
+
 def test_unknown_lengths_are_filled() -> None:
     lengths = np.full(13, np.nan)
     lengths[LENGTHS.index("torso")] = 0.55  # the template at u = 0.2: shanks of 0.4

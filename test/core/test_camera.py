@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pose_ros.core.camera import PinholeCamera
+from pose_ros.core.camera import COEFFICIENTS, PinholeCamera
 from pose_ros.errors import CalibrationError
 
 CAMERA = PinholeCamera(640, 480, 500.0, 510.0, 320.0, 235.0, (0.1, -0.05, 0.001, 0.002, 0.01))
@@ -45,11 +45,19 @@ def test_crop_and_binning_keep_the_direction() -> None:
         ((640, 480, 0.0, 0.0, 0.0, 0.0), "all-zero K means 'uncalibrated'"),
         ((640, 480, 500.0, float("nan"), 320.0, 240.0), "finite numbers"),
         ((0, 480, 500.0, 500.0, 320.0, 240.0), "width and height > 0 px, got 0 x 480"),
+        ((640, 480, 500.0, 500.0, 320.0, 240.0, (0.1, 0.0, 0.0)), "coefficients .* got 3"),
     ],
 )
 def test_unusable_calibrations_are_refused(numbers: tuple, words: str) -> None:
     with pytest.raises(CalibrationError, match=words):
         PinholeCamera(*numbers)
+
+
+@pytest.mark.parametrize("count", COEFFICIENTS)
+def test_lenses_of_every_length_project_and_come_back(count: int) -> None:
+    camera = PinholeCamera(640, 480, 500.0, 500.0, 320.0, 240.0, (0.01,) * count)
+    ray = np.array([[0.1, -0.2, 1.0]])
+    np.testing.assert_allclose(camera.rays(camera.project(ray)), ray, atol=1e-4)
 
 
 @pytest.mark.parametrize("angle", [0.0, 180.0, -5.0])

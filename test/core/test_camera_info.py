@@ -31,6 +31,11 @@ def test_a_point_stays_on_its_pixel_of_the_region_and_of_the_reduced_image() -> 
     half = camera_from_info(info(binning_x=2, binning_y=2))
     assert (half.width_px, half.height_px) == (320, 240)
     np.testing.assert_allclose(half.project(point)[0], (whole + 0.5) / 2 - 0.5)
+    for x, y in ((2, 0), (1, 2)):  # 0 and 1 both mean that nothing is reduced
+        flat = camera_from_info(info(binning_x=x, binning_y=y))
+        by = np.maximum((x, y), 1)
+        assert (flat.width_px, flat.height_px) == (640 // by[0], 480 // by[1])
+        np.testing.assert_allclose(flat.project(point)[0], (whole + 0.5) / by - 0.5)
 
 
 def test_zero_distortion_is_none_and_the_rest_is_kept() -> None:

@@ -49,9 +49,18 @@ def test_the_branch_follows_the_reference() -> None:
     )
 
 
-def test_the_branch_within_the_range_wins_without_a_reference() -> None:
-    narrow = Chains.of(("zxz", (1, 1, 1), (-1, -1, -1), (1.9, 0.1, 1)))
-    angle = np.array([[[1.0, -0.8, 0.5]]])
+@pytest.mark.parametrize(
+    ("lower", "upper", "inside"),
+    [
+        ((-1, -1, -1), (1.9, 0.1, 1), (1.0, -0.8, 0.5)),
+        ((0, -1, 0), (3, 1, 3), (2.5, -0.3, 2.6)),  # the other, (-0.6, 0.3, -0.5), is smaller
+    ],
+)
+def test_the_branch_within_the_range_wins_without_a_reference(
+    lower: tuple[float, ...], upper: tuple[float, ...], inside: tuple[float, ...]
+) -> None:
+    narrow = Chains.of(("zxz", (1, 1, 1), lower, upper))
+    angle = np.array([[inside]])
     np.testing.assert_allclose(decompose(narrow, compose(narrow, angle), unknown(1))[0], angle)
 
 

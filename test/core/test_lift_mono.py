@@ -140,6 +140,23 @@ def test_joints_that_were_not_seen_are_inferred() -> None:
     assert poses.score[2, rows] == pytest.approx(0.4)
 
 
+def test_joints_that_the_pose_network_doubts_count_as_not_seen() -> None:
+    """A pose network puts the legs of somebody cut at the hips somewhere near the border."""
+    legs = [AT[f"{side}_{part}"] for part in ("knee", "ankle") for side in ("left", "right")]
+    poses = poses_of(PEOPLE[:1])
+    poses.xy_px[0, legs] = poses.xy_px[0, AT["left_hip"]] + [5.0, 20.0]
+    poses.score[0, legs] = 0.15
+    oracle = Oracle(PEOPLE[:1] / STATURE_M)
+    result = lifted(poses, oracle)
+    gone = lifted(without(poses, 0, *(COCO17.joints[i] for i in legs)))
+    assert (result.status[0, legs] == KeypointStatus.INFERRED).all()
+    np.testing.assert_array_equal(result.xyz_m, gone.xyz_m)
+    np.testing.assert_array_equal(result.covariance_m2, gone.covariance_m2)
+    assert (oracle.seen[0][0, -1, :51].reshape(17, 3)[legs] == 0).all()  # as it was taught
+    poses.score[0, AT["left_wrist"]] = np.nan
+    assert lifted(poses).status[0, AT["left_wrist"]] == KeypointStatus.INFERRED
+
+
 def test_what_the_network_only_guesses_is_missing_and_nan() -> None:
     oracle = Oracle(PEOPLE[:1] / STATURE_M)
     oracle.spread[0, AT["left_wrist"]] = 0.3

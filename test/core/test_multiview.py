@@ -1,5 +1,7 @@
 """Who is who in several views, and over time."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from depth_scene import COCO17, person
@@ -40,6 +42,12 @@ def views(
 def without(view: View, rows: list[int]) -> View:
     keep = np.setdiff1d(np.arange(len(view.poses)), rows)
     return view._replace(poses=view.poses.select(keep))
+
+
+def without_joint(view: View, joint: int) -> View:
+    xy, score = view.poses.xy_px.copy(), view.poses.score.copy()
+    xy[:, joint], score[:, joint] = np.nan, 0.0
+    return view._replace(poses=dataclasses.replace(view.poses, xy_px=xy, score=score))
 
 
 THREE = [standing(0.0, 0.0), standing(0.7, 0.5, 60.0), standing(-0.6, 0.6, -100.0)]
@@ -103,6 +111,24 @@ def test_a_person_comes_back() -> None:
     assert gone not in late and 3 in late
 
 
+@pytest.mark.parametrize(
+    ("away_m", "after_s", "same"),
+    [(0.3, 0.033, True), (0.8, 0.033, False), (1.2, 0.5, True), (2.5, 0.5, False)],
+)
+def test_nobody_s_id_goes_to_somebody_too_far_away(
+    away_m: float, after_s: float, same: bool
+) -> None:
+    """0.4 m, and 3 m/s; the views know their own people under other ids then."""
+    lifter = MultiViewLifter(COCO17)
+    first = lifter.update(views([standing(-0.8, 0.0)]), 10**9)
+    then = [
+        v._replace(poses=dataclasses.replace(v.poses, ids=v.poses.ids + 50))
+        for v in views([standing(-0.8 + away_m, 0.0)])
+    ]
+    found = lifter.update(then, 10**9 + round(after_s * 1e9))
+    assert (found.ids.tolist() == first.ids.tolist()) is same
+
+
 def test_going_back_in_time_starts_anew_with_new_ids() -> None:
     lifter = MultiViewLifter(COCO17)
     lifter.update(views(THREE[:1]), 10**9)
@@ -127,6 +153,32 @@ def test_a_hidden_joint_is_missing_and_nothing_else_changes() -> None:
     found = MultiViewLifter(COCO17).update(seen, 0)
     assert found.status[0, 9] == KeypointStatus.MISSING and np.isnan(found.xyz_m[0, 9]).all()
     assert found.score[0, 9] == 0 and (np.delete(found.status[0], 9) == 1).all()
+
+
+def test_a_joint_that_no_body_has_there_is_missing() -> None:
+    """Two of the views agree on a wrong place: the first two see the wrist a metre off."""
+    wrist = COCO17.index("left_wrist")
+    people = [THREE[0].copy(), THREE[1]]
+    right = views(people)
+    people[0][wrist] += [0.9, 0.3, 0.4]
+    wrong = views(people)
+    mixed = wrong[:2] + [without_joint(view, wrist) for view in right[2:]]
+    found = MultiViewLifter(COCO17).update(mixed, 0)
+    row = int(np.linalg.norm(found.xyz_m[:, 11] - THREE[0][11], axis=-1).argmin())
+    assert found.status[row, wrist] == KeypointStatus.MISSING and found.score[row, wrist] == 0
+    assert np.isnan(found.xyz_m[row, wrist]).all()
+    assert np.isnan(found.covariance_m2[row, wrist]).all()
+    others = np.delete(np.arange(17), wrist)
+    np.testing.assert_allclose(found.xyz_m[row, others], THREE[0][others], atol=1e-4)
+    assert (found.status[1 - row] == KeypointStatus.MEASURED).all()
+
+
+def test_people_of_all_sizes_and_noisy_views_keep_their_joints() -> None:
+    rng = np.random.default_rng(4)
+    for size in (0.5, 1.0, 1.25):
+        people = [size * standing(0.0, 0.0, 40.0), size * standing(0.9, 0.3)]
+        found = MultiViewLifter(COCO17).update(views(people, rng, 4.0), 0)
+        assert (found.status == KeypointStatus.MEASURED).mean() > 0.97
 
 
 def test_the_order_of_people_does_not_matter() -> None:

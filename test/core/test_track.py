@@ -217,3 +217,12 @@ def test_how_sure_a_joint_is_stays_with_its_person() -> None:
     tracker.propose(SECOND // 30, None)
     _, again = tracker.observe(dataclasses.replace(seen, std_px=None))
     assert again.std_px is None
+
+
+@pytest.mark.parametrize("rate_hz", [2.0, 3.0, 5.0])
+def test_a_slow_camera_keeps_who_is_who(rate_hz: float) -> None:
+    """The detector looks at every fifth picture only."""
+    world = World([Person(lambda t: (300 + 5 * t, 240))])
+    results = world.run(times(rate_hz, 20 / rate_hz))
+    assert {i for r in results for i in r.tracks.ids.tolist()} == {1}
+    assert all(r.tracks.state.tolist() == [TrackState.TRACKED] for r in results[3:])

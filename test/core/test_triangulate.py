@@ -141,6 +141,13 @@ def test_nobody_and_one_camera() -> None:
     assert np.isnan(alone.xyz_m).all()
 
 
+def changed(rotation: np.ndarray) -> np.ndarray:
+    """Return the poses with the second one's rotation multiplied."""
+    poses = POSES.copy()
+    poses[1, :3, :3] = poses[1, :3, :3] @ rotation
+    return poses
+
+
 @pytest.mark.parametrize(
     ("poses", "xy", "weights", "error", "words"),
     [
@@ -148,6 +155,8 @@ def test_nobody_and_one_camera() -> None:
         (POSES, pixels()[:3], ones(pixels()), ShapeError, r"expected \(4, P, J, 2\)"),
         (POSES, pixels(), ones(pixels())[:, :, :3], ShapeError, "weights: expected"),
         (POSES * 1000, pixels(), ones(pixels()), CalibrationError, r"cam_from_world\[0\]"),
+        (changed(1.1 * np.eye(3)), pixels(), ones(pixels()), CalibrationError, r"world\[1\]"),
+        (changed(-np.eye(3)), pixels(), ones(pixels()), CalibrationError, r"world\[1\]"),
         (POSES * np.nan, pixels(), ones(pixels()), CalibrationError, "a rotation and a"),
     ],
 )
@@ -156,3 +165,8 @@ def test_what_is_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         triangulate(CAMERAS, poses, xy, weights)
+
+
+def test_no_camera_at_all_is_refused() -> None:
+    with pytest.raises(ShapeError, match="expected at least one, got none"):
+        triangulate([], [], np.zeros((0, 1, 17, 2)), np.zeros((0, 1, 17)))

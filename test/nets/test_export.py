@@ -54,6 +54,15 @@ def test_every_part_agrees_with_torch(family: str, tmp_path: Path) -> None:
         assert report["max_abs_diff"] < 1e-4
 
 
+def test_a_video_network_of_one_frame_exports(tmp_path: Path) -> None:
+    """What is fine-tuned on single labelled frames is no video network, and has one output."""
+    card = small_card(tmp_path, "hstpn")
+    alone = {"frames": 1, "recurrent": False, "overrides": {**card.overrides, "frames": 1}}
+    card = dataclasses.replace(card, **alone)
+    assert parts_of(card) == ("whole",)
+    assert export_onnx(card, tmp_path / "a.onnx")["max_abs_diff"] < 1e-4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("card", ROBOTS, ids=lambda card: card.name)
 def test_every_robot_size_exports(card: Card, tmp_path: Path) -> None:

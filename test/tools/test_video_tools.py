@@ -148,11 +148,12 @@ def test_track_takes_a_camera(walk: Path, tmp_path: Path, monkeypatch: pytest.Mo
     camera = seen[-1].camera
     assert (camera.width_px, camera.fx_px) == (640, pytest.approx(320.0))
     info = tmp_path / "camera.yaml"
-    info.write_text(yaml.safe_dump({
+    calibration = {
         "image_width": 640, "image_height": 360, "distortion_model": "plumb_bob",
         "camera_matrix": {"rows": 3, "cols": 3, "data": [500, 0, 320, 0, 510, 180, 0, 0, 1]},
         "distortion_coefficients": {"rows": 1, "cols": 5, "data": [0, 0, 0, 0, 0]},
-    }))  # fmt: skip
+    }  # fmt: skip
+    info.write_text(yaml.safe_dump(calibration))
     track.main([*argv, "--camera-info", str(info)])
     assert (seen[-1].camera.fx_px, seen[-1].camera.fy_px) == (500, 510)
     track.main(argv)
@@ -161,6 +162,9 @@ def test_track_takes_a_camera(walk: Path, tmp_path: Path, monkeypatch: pytest.Mo
         track.main([*argv, "--camera-fov", "200"])
     with pytest.raises(CalibrationError, match="expected a camera_calibration YAML"):
         track.main([*argv, "--camera-info", str(tmp_path / "none.yaml")])
+    info.write_text(yaml.safe_dump({**calibration, "image_width": 1280, "image_height": 720}))
+    with pytest.raises(CalibrationError, match="a 640 x 360 image, got that of 1280 x 720"):
+        track.main([*argv, "--camera-info", str(info)])
 
 
 def test_evaluate_shows_a_video_network_the_picture_repeated(tmp_path: Path) -> None:

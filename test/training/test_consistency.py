@@ -227,6 +227,26 @@ def test_burn_in_continues_a_memory_and_none_is_the_plain_window() -> None:
 
 
 @pytest.mark.parametrize("name", ["pstpose_vitl", "vremd_vitl", "stdpose_vitl"])
+def test_every_network_weighs_the_joints_that_are_hard_to_find(name: str) -> None:
+    """DCPose's weights, of which elbows', knees', wrists' and ankles' are not 1."""
+    terms = {}
+    for weighted in (False, True):
+        config = dots.config({**NO_FCG, "freeze": True}, net__name=name,
+                             loss__joint_weights=weighted, loss__vremd_branches=0.5,
+                             loss__mi="off", loss__initial_head=0.0)  # fmt: skip
+        net = make_net(config)
+        trainee = Trainee(net, config).eval()
+        data = WindowDataset(Dots(2, WindowSpec(3, 1)), dots_windows(config, trainee))
+        batch = torch.utils.data.default_collate([data[(0, i)] for i in range(2)])
+        with torch.no_grad():
+            terms[weighted] = {n: float(t) for n, t in trainee(batch).items() if n != "heatmaps"}
+    heat = [n for n in terms[True] if n.startswith("heatmap") or n == "initial"]
+    assert len(heat) == {"pstpose_vitl": 1, "vremd_vitl": 3, "stdpose_vitl": 2}[name]
+    for term in (*heat, "total"):
+        assert 1.02 * terms[False][term] < terms[True][term] < 1.5 * terms[False][term], term
+
+
+@pytest.mark.parametrize("name", ["pstpose_vitl", "vremd_vitl", "stdpose_vitl"])
 def test_stage_1_is_backbone_and_head_and_its_head_goes_everywhere(name: str) -> None:
     config = dots.config({**NO_FCG, "freeze": True}, net__name=name, stage1__epochs=1)
     net = make_net(config)

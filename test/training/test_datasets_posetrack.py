@@ -162,6 +162,22 @@ def test_pictures_of_2017_have_no_ids_so_boxes_come_by_file_name(tmp_path: Path)
     assert len(set(ids)) == len(ids)
 
 
+def test_boxes_by_name_as_dcpose_published_them(root18: Path, tmp_path: Path) -> None:
+    """Its files have image_name, nframes and frame_id, and no image_id."""
+    names = [toy_posetrack.image18(VIDEO, n)["file_name"] for n in (0, 1)]
+    assert names[0].startswith("images/val/")
+    found = [
+        {"image_name": n, "bbox": [10, 20, 30, 40], "score": 0.9, "category_id": 1, "nframes": 8,
+         "frame_id": 1}
+        for n in (names[0], names[1].removeprefix("images/"), "images/val/other/000000.jpg")
+    ]  # fmt: skip
+    (tmp_path / "boxes.json").write_text(json.dumps(found))
+    frames = parse_spec(f"posetrack18:{root18}").clips[0].frames  # type: ignore[attr-defined]
+    dataset = parse_spec(f"posetrack18:{root18}?boxes={tmp_path / 'boxes.json'}")
+    assert len(dataset) == sum(frame.labelled for frame in frames[:2]) > 0
+    assert {sample.video for sample in map(dataset.__getitem__, range(len(dataset)))} == {VIDEO}
+
+
 def test_a_frame_that_the_file_leaves_out_is_replaced_by_the_key_frame(root18: Path) -> None:
     def edit(data: dict) -> None:
         gone = data["images"].pop(4)["id"]

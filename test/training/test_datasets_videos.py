@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from scipy.io import savemat
 from pose_ros.core.skeletons import COCO17, H36M17, POSETRACK15
 from pose_ros.core.video import VideoWriter
 from pose_ros.errors import ConfigError, SourceError
-from pose_ros.training.datasets import parse_spec
+from pose_ros.training.datasets import FileImage, parse_spec
 from pose_ros.training.datasets.human36m import JOINTS
 
 SIZE = (96, 64)
@@ -175,6 +176,43 @@ def bag_labels(stamps: list[int]) -> dict[str, Any]:
     return data
 
 
+def test_frames_that_windows_need_are_kept_as_pictures(lab: Path, tmp_path: Path) -> None:
+    keep = tmp_path / "kept"
+    plain = parse_spec(f"video_coco:{lab}?frames=3&key=1")
+    fast = parse_spec(f"video_coco:{lab}?frames=3&key=1&cache={keep}")
+    (folder,) = keep.iterdir()
+    # frames 1 and 3 are labelled: 0 to 4 are needed, 5 is not
+    assert sorted(p.name for p in folder.iterdir()) == [f"{n:06d}.jpg" for n in range(5)]
+    for i in range(2):
+        for slow, image in zip(plain[i].images, fast[i].images, strict=True):
+            assert isinstance(image, FileImage)
+            np.testing.assert_allclose(image.read(), slow.read(), atol=2)
+        np.testing.assert_array_equal(plain[i].xy_px, fast[i].xy_px)
+    before = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
+    (folder / "000002.jpg").unlink()  # what is missing is written again, and no more
+    parse_spec(f"video_coco:{lab}?frames=3&key=1&cache={keep}")
+    after = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
+    assert {p for p in before if after[p] != before[p]} == {folder / "000002.jpg"}
+    os.utime(lab / "walk.mp4", (1, 1))  # another video of that name
+    parse_spec(f"video_coco:{lab}?cache={keep}")
+    assert len(list(keep.iterdir())) == 2
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SourceError, match="could not be written"):
+        parse_spec(f"video_coco:{lab}?cache={tmp_path / 'file'}")
+
+
+def test_tracked_people_are_read_from_kept_frames(lab: Path, tmp_path: Path) -> None:
+    person = {"id": 1, "state": "TRACKED", "box_xyxy_px": [15, 5, 45, 55]}
+    rows = [{"frame": n, "people": [person] if n == 4 else []} for n in range(FRAMES)]
+    (lab / "walk.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    spec = f"tracks:{lab / 'walk.mp4'}?poses={lab / 'walk.jsonl'}&frames=3&key=1"
+    (sample,) = [parse_spec(f"{spec}&cache={tmp_path / 'kept'}")[0]]
+    assert all(isinstance(image, FileImage) for image in sample.images)
+    levels = [image.read().mean() for image in sample.images]
+    np.testing.assert_allclose(levels, [90, 120, 150], atol=4)
+    assert len(list((tmp_path / "kept").rglob("*.jpg"))) == 3
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_a_bag_with_labels(tmp_path: Path, compressed: bool) -> None:
     stamps = write_bag(tmp_path / "bag", compressed)
@@ -187,6 +225,9 @@ def test_a_bag_with_labels(tmp_path: Path, compressed: bool) -> None:
         [0, 0, 60], [0, 0, 90], [0, 0, 120],
     ]  # fmt: skip
     assert dataset[0].images[0].read()[0, 0, 2] == 0  # and back
+    kept = parse_spec(f"rosbag:{tmp_path / 'bag'}?frames=3&key=1&cache={tmp_path / 'kept'}")
+    assert all(isinstance(image, FileImage) for image in kept[1].images)
+    np.testing.assert_allclose(kept[1].images[0].read(), sample.images[0].read(), atol=3)
     np.testing.assert_allclose(sample.xy_px[1, 0], [26, 10])
 
 

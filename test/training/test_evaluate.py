@@ -25,7 +25,13 @@ from pose_ros.training import cost, evaluate, protocols
 from pose_ros.training.datasets import ClipDataset, parse_spec
 from pose_ros.training.metrics.smoothness import bone_variation, jitter
 from pose_ros.training.predict import Network, Predicted, Predictor, open_network
-from pose_ros.training.refined import bone_lengths, refine_poses, refine_predictions, runs_of
+from pose_ros.training.refined import (
+    bone_lengths,
+    refine_poses,
+    refine_predictions,
+    runs_of,
+    step_of,
+)
 from pose_ros.training.report import Grid, metrics_grid, table_grid
 from pose_ros.training.tables import TABLES, flags_text, get_table
 from pose_ros.training.walker import walk
@@ -329,6 +335,15 @@ def test_refinement_steadies_noisy_tracks(root: Path) -> None:
         refine_predictions(dataset, found, -1.0)
 
 
+def test_refinement_of_stills_says_that_there_is_nothing_to_refine(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = parse_spec(f"coco:{coco_root(tmp_path)}")
+    found = truth_of(dataset)
+    assert refine_predictions(dataset, found, 30.0) is found
+    assert "no track has 3 labelled frames in a row" in caplog.text
+
+
 def test_refinement_learns_the_bones_of_everybody() -> None:
     """Two walkers of other sizes, 2 cm of noise: bones vary by less than 3 %, not by 13."""
     rng, bodies = np.random.default_rng(4), []
@@ -369,6 +384,8 @@ def test_pck_and_hstpns_measures(tmp_path: Path) -> None:
     assert answer["accuracy"] == pytest.approx(100 * 2 / 3)
     assert answer["recall"] == pytest.approx(100 * 2 / 3)
     assert answer["tau"] == 0.5
+    coco = protocols.measure(dataset, found, "coco", options)
+    assert answer["oks_ap"] == pytest.approx(100 * coco["ap"])
     for wrong in (0.0, -0.1, float("nan")):
         with pytest.raises(ConfigError, match="expected a confidence above 0"):
             protocols.measure(dataset, found, "hstpn", protocols.Options(tau=wrong))
@@ -385,6 +402,17 @@ def test_people_without_a_head_rectangle_do_not_count_as_wrong(root: Path) -> No
     assert whole["recall"] == pytest.approx(100.0) == half["recall"]
     kept = rows.of(np.isfinite(headless))
     assert len(kept.track) == len(kept.truth) == int(np.isfinite(headless).sum()) > 0
+
+
+def test_pckh_stands_beside_hstpns_measures_where_heads_are_known(root: Path) -> None:
+    dataset = parse_spec(f"posetrack18:{root}")
+    found = truth_of(dataset)
+    found.xy_px[::2] += 1000.0
+    options = protocols.Options(tau=0.5)
+    beside = protocols.measure(dataset, found, "hstpn", options)
+    alone = protocols.measure(dataset, found, "pckh", options)
+    assert beside["pckh"] == pytest.approx(alone["pckh"])
+    assert 10.0 < beside["pckh"] < 90.0
 
 
 def test_motion_per_second_and_bones_that_are_too_long(root: Path) -> None:
@@ -465,6 +493,29 @@ class Standing:
         )  # fmt: skip
 
 
+def test_tracks_of_every_fifth_frame_are_tracks() -> None:
+    """Human3.6M and SportsPose are labelled every stride-th frame; motion is between these."""
+
+    class Strided(Standing):
+        def __getitem__(self, index: int) -> Any:
+            sample = super().__getitem__(index)
+            return replace(sample, frame_index=5 * sample.frame_index)
+
+    dataset = Strided()
+    frames = np.array([5 * i for i in range(30)])
+    assert step_of(["one"] * 30, frames) == 5
+    assert step_of(["a", "b"], np.array([3, 3])) == 1  # nobody is seen twice
+    assert step_of(["a", "a", "a", "b", "b"], np.array([0, 4, 5, 0, 4])) == 1
+    rng = np.random.default_rng(0)
+    found = Predicted(
+        rng.normal(100, 2, (30, 17, 2)).astype(np.float32), np.ones((30, 17), np.float32), COCO17
+    )
+    moved = protocols.motion_of(protocols.slots(dataset, found))
+    assert moved == protocols.motion_of(protocols.slots(Standing(), found))
+    assert moved["jitter_px"] > 1.0
+    assert refine_predictions(dataset, found, 10.0) is not found
+
+
 def test_3d_predictions_from_a_file(tmp_path: Path) -> None:
     dataset = Standing()
     path = tmp_path / "poses.npz"
@@ -521,11 +572,13 @@ def test_the_printed_means_are_those_of_the_printed_columns(key: str) -> None:
     """
     for row in get_table(key).rows:
         values = np.array(row.values, float)
-        if np.isnan(values[:7]).all():
-            continue  # another method, of which the mean is known
+        if np.isnan(values[:7]).any():
+            continue  # another method, of which little more than the mean is known
         m7 = values[:7].mean()
         m15 = (3 * values[0] + 2 * values[1:7].sum()) / 15
-        assert min(abs(values[7] - m7), abs(values[7] - m15)) < 0.13, row.key
+        # what others printed was copied from paper to paper, with means of either kind
+        reach = 0.13 if row.flags is not None else 0.31
+        assert min(abs(values[7] - m7), abs(values[7] - m15)) < reach, row.key
 
 
 def test_a_paper_beside_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -538,20 +591,23 @@ def test_a_paper_beside_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert evaluate.command(argv) == 0
     out = capsys.readouterr().out
     answer = json.loads(out.splitlines()[-1])
-    assert (answer["rows"], answer["measured"]) == (5, 1)
+    assert (answer["rows"], answer["measured"]) == (6, 1)
     lines = [line.split() for line in out.splitlines()]
     index = next(i for i, line in enumerate(lines) if line[:2] == ["w/o", "DFE"])
-    assert lines[index][2:] == ["paper", "86.5", "--net-option", "dfe=mhsa"]
+    assert lines[index][2:] == ["paper", "86.5", "net.options.dfe=mhsa"]
     assert lines[index + 1] == ["ours", "71.2"]
     rows = list(csv.reader(files["csv"].open()))
     assert rows[0] == ["row", "", "Mean", "flags"]
-    assert len(rows) == 1 + 2 * 5
+    assert rows[1] == ["DSTA", "paper", "85.6", "(not one of our networks)"]
+    assert len(rows) == 1 + 1 + 2 * 5
     assert r"\begin{tabular}{lrrr}" in files["latex"].read_text()
     picture = cv2.imread(str(files["png"]))
     assert picture.std() > 10
     (tmp_path / "b.json").write_text(json.dumps(saved))
     assert evaluate.command(argv) == 1
     assert "was saved twice" in capsys.readouterr().err
+    assert evaluate.command(["--table", "pstpose.4", "--results", str(tmp_path / "nosuch")]) == 1
+    assert "expected a folder of answers" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -578,9 +634,11 @@ def test_every_row_of_ours_says_what_makes_it() -> None:
             assert (row.flags is None) == (text == "(not one of our networks)")
     refined = get_table("hstpn.4.mpii")
     assert [flags_text(row) for row in refined.rows] == [
-        "--net-option msf=False --refine RATE_HZ", "--net-option temporal=off --refine RATE_HZ",
-        "--net-option attn=False --refine RATE_HZ", "(as it is)", "--refine RATE_HZ",
+        "net.options.msf=False --refine RATE_HZ", "net.options.temporal=off --refine RATE_HZ",
+        "net.options.attn=False --refine RATE_HZ", "(as it is)", "--refine RATE_HZ",
     ]  # fmt: skip
+    given = [flags_text(row) for row in get_table("stdpose.4.interval").rows]
+    assert given == [f"--interval {t}" for t in (2, 3, 5, 7, 9, 15)]
 
 
 def test_what_a_network_costs_is_a_row_of_table_3(
@@ -596,7 +654,7 @@ def test_what_a_network_costs_is_a_row_of_table_3(
     wanted = cost_of("hstpn_r50", backbone="resnet", channels=16, base=8, size_hw_px=(64, 32))
     assert metrics["params_m"] == pytest.approx(wanted.params_m, rel=1e-4)
     assert metrics["gflops"] == pytest.approx(2 * wanted.uncached, rel=1e-4)
-    assert metrics["ms"] > 0
+    assert 0 < metrics["ms"] <= metrics["ms_p95"]
     assert evaluate.command(["--table", "hstpn.3", "--results", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert json.loads(out.splitlines()[-1])["measured"] == 1

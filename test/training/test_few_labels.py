@@ -12,6 +12,7 @@ import test_propagate as films
 from pose_ros.core.skeletons import COCO17
 from pose_ros.core.video import VideoWriter
 from pose_ros.errors import ConfigError
+from pose_ros.nets.checkpoint import read_card
 from pose_ros.training import few_labels
 from pose_ros.training.datasets import parse_spec
 from pose_ros.training.label_files import DenseLabels, read_labels, write_labels
@@ -59,7 +60,8 @@ def test_from_few_labels_to_two_networks(recorded: tuple[Path, Path], tmp_path: 
     steps = {n: json.loads((tmp_path / "out" / n / "metrics.json").read_text())["steps"]
              for n in ("few", "dense")}  # fmt: skip
     assert steps == {"few": 8, "dense": 8}  # 4 times the epochs for a quarter of the windows
-    assert Path(answer["dense"]["card"]).is_file()
+    card = read_card(Path(answer["dense"]["card"]))
+    assert card.frames == 1 and not card.recurrent  # one frame, and no memory that learned
     again = few_labels.main(argv)  # everything is there: nothing is trained anew
     assert again["dense"] == answer["dense"]
 

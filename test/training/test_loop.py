@@ -222,6 +222,19 @@ def test_a_nan_loss_stops_with_the_batch_saved(
     assert all(t.isfinite().all() for t in weights(tmp_path).values())  # the last good ones
 
 
+def test_a_nan_loss_before_the_first_checkpoint_names_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Trainee, out: Any, batch: Any) -> dict[str, torch.Tensor]:
+        return {"total": out.heatmaps.sum() * float("nan")}
+
+    monkeypatch.setattr(Trainee, "objective", broken)
+    with pytest.raises(Diverged, match="no checkpoint was written yet") as told:
+        run(dots.config(out=str(tmp_path)))
+    assert "last good" not in str(told.value)
+    assert not list(tmp_path.glob("*.ckpt"))
+
+
 def test_a_full_disk_ends_the_run_with_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +258,17 @@ def test_a_full_disk_ends_the_run_with_the_last_good_checkpoint(
 def test_early_stopping(tmp_path: Path) -> None:
     config = dots.config(out=str(tmp_path), train__epochs=9, train__patience=2, optim__lr=0.0)
     assert run(config)["epochs"] == 3  # the first is the best, two more are not better
+
+
+def test_a_run_that_stopped_early_is_over(tmp_path: Path) -> None:
+    settings = {"out": str(tmp_path), "train__epochs": 40, "train__patience": 2, "optim__lr": 0.0}
+    first = run(dots.config(**settings))
+    before = weights(tmp_path)
+    again = run(dots.config(**settings))
+    assert again["epochs"] == first["epochs"] < 40
+    assert differ(weights(tmp_path), before) == []
+    more = run(dots.config(**{**settings, "train__patience": 4}))
+    assert more["epochs"] == first["epochs"] + 2
 
 
 def test_asked_to_stop_it_saves_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,11 @@ def test_hstpn_total_is_the_weighted_sum() -> None:
     assert terms["heatmap"].item() == pytest.approx((rests - target).square().mean().item())
     assert terms["total"].item() == pytest.approx(terms["heatmap"].item() + 0.1 * (2 / 16) ** 2)
     assert losses.hstpn(target, target, true_xy, torch.ones(1, 2, 1))["motion"].item() < 1e-4
+    twice = losses.hstpn(
+        rests, target, true_xy, torch.ones(1, 2, 1), joint_weight=torch.tensor([2.0])
+    )
+    assert twice["heatmap"].item() == pytest.approx(2 * terms["heatmap"].item())
+    assert twice["motion"] == terms["motion"]
 
 
 def test_relevance_by_hand() -> None:

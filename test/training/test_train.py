@@ -22,11 +22,19 @@ from pose_ros.nets.checkpoint import load_net, read_card
 from pose_ros.nets.registry import build_net
 from pose_ros.training import checkpoints, evaluate, train
 from pose_ros.training.card import start_from
-from pose_ros.training.config import TrainConfig, differences, flatten, nested, read_recipe
+from pose_ros.training.config import (
+    TrainConfig,
+    differences,
+    flatten,
+    in_words,
+    nested,
+    read_recipe,
+)
 from pose_ros.training.datasets import WindowSpec, list_datasets
 from pose_ros.training.features import store
-from pose_ros.training.logs import fingerprint
+from pose_ros.training.logs import command_line, fingerprint
 from pose_ros.training.objectives import Trainee
+from pose_ros.training.predict import open_network
 from pose_ros.training.train import make_net, run, window_config
 from pose_ros.training.windows import WindowDataset
 
@@ -167,6 +175,26 @@ def test_tiny_from_end_to_end_on_synthetic_clips(
     # validation counts what is within 5 % of the crop, which is 6 % of the box (crop.scale 1.25)
     assert judged["metrics"]["pck5"] <= 100 * answer["best"]["pck"] <= judged["metrics"]["pck10"]
     assert judged["metrics"]["pck20"] > 80  # 18 with random weights
+
+
+def test_off_is_a_word_where_the_network_wants_one() -> None:
+    """YAML reads off as false; rows of HSTPN's tables 4 and 5 are temporal=off and msf=off."""
+    recipe = RECIPES / "hstpn.yaml"
+    config = read_recipe(recipe, ["net.options.temporal=off", "net.options.msf=off"])
+    assert config.net.options == {"temporal": "off", "msf": False}
+    small = {"backbone": "resnet", "base": 8, "channels": 16, "size_hw_px": [64, 32]}
+    network = open_network("hstpn_r50", temporal=False, attn=False, **small)
+    assert (network.module.config.temporal, network.module.config.attn) == ("off", False)
+    assert in_words("nosuch", {"temporal": False}) == {"temporal": False}
+
+
+def test_a_card_says_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = ["src/pose_ros/training/train.py", "config/train/tiny.yaml", "data.val=a: b"]
+    monkeypatch.setattr("sys.argv", typed)
+    wanted = "python -m pose_ros.training.train config/train/tiny.yaml 'data.val=a: b'"
+    assert command_line("otherwise") == wanted
+    monkeypatch.setattr("sys.argv", ["/usr/bin/pytest", "-q"])
+    assert command_line("otherwise") == "otherwise"
 
 
 def test_a_process_knows_when_it_began() -> None:

@@ -130,7 +130,8 @@ class LabelledClips:
         """Detections of a frame, by its file or its id; none on frames that nobody labelled."""
         if not self.detections or not frame.labelled:
             return []
-        return self.detections.get(frame.file) or self.detections.get(frame.image_id, [])
+        named = self.detections.get(_tail(frame.file)) if frame.file else None
+        return named or self.detections.get(frame.image_id, [])
 
     @staticmethod
     def _fits(box: FloatArray, frame: FrameLabel) -> bool:
@@ -206,8 +207,9 @@ class LabelledClips:
 def read_detections(path: Path, score_min: float = BOX_MIN) -> dict[int | str, list[Detection]]:
     """Detected boxes by image id from a COCO results file ``[{image_id, bbox, score}]``.
 
-    An entry may have ``file_name`` instead, as the label file writes it: the pictures of
-    PoseTrack17 have no ids.
+    An entry may have ``file_name`` or ``image_name`` instead: the pictures of PoseTrack17 have no
+    ids, and the boxes that DCPose and PoseWarper published come by name. The name is the label
+    file's, or ends with the same folder and file.
 
     Raises:
         SourceError: the file is missing or of another form.
@@ -218,14 +220,19 @@ def read_detections(path: Path, score_min: float = BOX_MIN) -> dict[int | str, l
         for entry in read_json(path):
             if entry.get("category_id", 1) == 1 and float(entry["score"]) > score_min:
                 box = box_from_xywh(entry["bbox"], str(path))
-                name = entry.get("file_name")
-                key = str(name) if name is not None else int(entry["image_id"])
+                name = entry.get("file_name", entry.get("image_name"))
+                key = _tail(str(name)) if name is not None else int(entry["image_id"])
                 found.setdefault(key, []).append(Detection(box, float(entry["score"])))
     except (KeyError, TypeError, AttributeError) as error:
         raise SourceError(
             f"{path}: expected detections as [{{image_id, bbox, score}}], got {error!r}"
         ) from error
     return found
+
+
+def _tail(name: str) -> str:
+    """Folder and file at the end of a picture's name: what tells pictures of a split apart."""
+    return "/".join(name.replace("\\", "/").split("/")[-2:])
 
 
 def check_pictures(clips: Sequence[Clip], hint: str) -> None:

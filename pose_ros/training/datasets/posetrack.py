@@ -1,7 +1,10 @@
 """PoseTrack 2017, 2018 and 2021: videos of several people, 15 joints, a label file per video.
 
 The window is always of consecutive video frames, labelled or not. Labels are those of
-`posetrack_files`; boxes of PoseTrack17 are the extent of the joints x 1.3.
+`posetrack_files`; boxes of PoseTrack17 are the extent of the joints x 1.3. Options of all three:
+``boxes`` is a file of detections, the labels' boxes without one; ``labels`` is another folder of
+label files of the same pictures (what `training.propagate_dataset` writes); with ``interval`` T
+only every T-th label of a video is used (`sparse`).
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from pose_ros.training.datasets.clips import (
     read_detections,
 )
 from pose_ros.training.datasets.posetrack_files import read_labels
+from pose_ros.training.datasets.sparse import sparse_clips
 
 #: Room for the frames of a video where ids have to be made up.
 IDS_PER_VIDEO = 10000
@@ -46,15 +50,18 @@ def posetrack17(
     step: int = 1,
     boxes: str = "",
     box_min: float = BOX_MIN,
+    labels: str = "",
+    interval: int = 0,
 ) -> LabelledClips:
-    """PoseTrack17; ``boxes`` is a file of detections, the labels' boxes without one."""
+    """PoseTrack17."""
     return open_posetrack(
         "posetrack17",
         Path(path),
-        Path(path) / "annotations" / split,
+        Path(labels) if labels else Path(path) / "annotations" / split,
         LAYOUT17,
         WindowSpec(frames, key, step),
         (boxes, box_min),
+        interval,
     )
 
 
@@ -67,15 +74,18 @@ def posetrack18(
     step: int = 1,
     boxes: str = "",
     box_min: float = BOX_MIN,
+    labels: str = "",
+    interval: int = 0,
 ) -> LabelledClips:
-    """PoseTrack18; ``boxes`` is a file of detections, the labels' boxes without one."""
+    """PoseTrack18."""
     return open_posetrack(
         "posetrack18",
         Path(path),
-        Path(path) / "annotations" / split,
+        Path(labels) if labels else Path(path) / "annotations" / split,
         LAYOUT18,
         WindowSpec(frames, key, step),
         (boxes, box_min),
+        interval,
     )
 
 
@@ -88,15 +98,18 @@ def posetrack21(
     step: int = 1,
     boxes: str = "",
     box_min: float = BOX_MIN,
+    labels: str = "",
+    interval: int = 0,
 ) -> LabelledClips:
-    """PoseTrack21; ``boxes`` is a file of detections, the labels' boxes without one."""
+    """PoseTrack21."""
     return open_posetrack(
         "posetrack21",
         Path(path),
-        Path(path) / "posetrack_data" / split,
+        Path(labels) if labels else Path(path) / "posetrack_data" / split,
         LAYOUT21,
         WindowSpec(frames, key, step),
         (boxes, box_min),
+        interval,
     )
 
 
@@ -107,8 +120,9 @@ def open_posetrack(
     layout: str,
     window: WindowSpec,
     boxes: tuple[str, float] = ("", BOX_MIN),
+    interval: int = 0,
 ) -> LabelledClips:
-    """Every video with a label file in a folder, of either form.
+    """Every video with a label file in a folder, of either form; every ``interval``-th label.
 
     Raises:
         SourceError: files are missing; the message shows the layout.
@@ -125,6 +139,7 @@ def open_posetrack(
     check_pictures(clips, expected(layout))
     _complete(clips)
     detections = read_detections(Path(boxes[0]), boxes[1]) if boxes[0] else None
+    clips = sparse_clips(clips, interval)
     return LabelledClips(name, POSETRACK15, clips, window, detections)
 
 

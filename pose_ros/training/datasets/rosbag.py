@@ -20,6 +20,7 @@ from pose_ros.training.datasets import register_dataset
 from pose_ros.training.datasets.base import WindowSpec, need
 from pose_ros.training.datasets.clips import Clip, FrameLabel, LabelledClips
 from pose_ros.training.datasets.coco import coco_tables
+from pose_ros.training.datasets.kept import keep_clips
 from pose_ros.training.datasets.video_coco import joint_set, person_in_video
 
 LAYOUT = """\
@@ -135,9 +136,17 @@ def _reader(bag: Path, topic: str) -> tuple[Any, Any]:
 
 @register_dataset("rosbag")
 def rosbag(
-    path: str, labels: str = "", topic: str = "", frames: int = 1, key: int = 0, step: int = 1
+    path: str,
+    labels: str = "",
+    topic: str = "",
+    frames: int = 1,
+    key: int = 0,
+    step: int = 1,
+    cache: str = "",
 ) -> LabelledClips:
     """Open a labelled bag; ``labels`` is BAG/labels.json, ``topic`` the only image topic.
+
+    ``cache`` as in `kept`.
 
     Raises:
         SourceError: files are missing.
@@ -148,7 +157,9 @@ def rosbag(
     file = need(Path(labels) if labels else bag / "labels.json", "the label file", LAYOUT)
     skeleton = joint_set(file)
     clip = read_bag(bag, topic, file)
-    return LabelledClips("rosbag", skeleton, [clip], WindowSpec(frames, key, step))
+    window = WindowSpec(frames, key, step)
+    keep_clips([clip], [bag], window, cache)
+    return LabelledClips("rosbag", skeleton, [clip], window)
 
 
 def read_bag(bag: Path, topic: str, labels: Path) -> Clip:

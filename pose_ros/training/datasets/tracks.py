@@ -2,8 +2,8 @@
 
 ``tracks:VIDEO?poses=FILE.jsonl`` reads a video, or a folder of pictures in the order of their
 names, and what ``python -m pose_ros.tools.track VIDEO --out FILE.jsonl`` says about it. Only boxes
-and ids are used. Reading a video out of order is slow: give a folder of pictures, or let features
-be stored (``cache.variants``), which reads in order.
+and ids are used. Reading a video out of order is slow: give a folder of pictures, or ``cache=DIR``
+(`kept`), or let features be stored (``cache.variants``), which reads in order.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pose_ros.training.datasets.base import (
     has_area,
     need,
 )
+from pose_ros.training.datasets.kept import kept
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 MEASURED = "TRACKED"  # state of a person who was seen in this very frame
@@ -44,6 +45,7 @@ class TrackedVideo:
         self.pictures = _pictures(video)
         self.last = (len(self.pictures) if self.pictures else len(rows)) - 1
         self.people: list[tuple[int, str, FloatArray]] = []
+        self.kept: dict[int, FileImage] = {}
         for row in rows:
             for person in row["people"] if row["frame"] % every == 0 else ():
                 box = np.asarray(person["box_xyxy_px"], np.float32)
@@ -77,7 +79,18 @@ class TrackedVideo:
     def _image(self, frame: int) -> ImageRef:
         if self.pictures:
             return FileImage(self.pictures[frame])
-        return VideoImage(self.video, frame)
+        return self.kept.get(frame) or VideoImage(self.video, frame)
+
+    def keep(self, root: str) -> None:
+        """Let the frames that windows need be read from pictures under ``root``."""
+        if self.pictures or not root:
+            return
+        wanted = {
+            int(number)
+            for frame in {frame for frame, _track, _box in self.people}
+            for number in self.window.around(frame, 0, self.last)[0]
+        }
+        self.kept = kept({n: VideoImage(self.video, n) for n in wanted}, self.video, Path(root))
 
 
 def _pictures(video: Path) -> list[Path]:
@@ -92,7 +105,13 @@ def _pictures(video: Path) -> list[Path]:
 
 @register_dataset("tracks")
 def tracks(
-    path: str, poses: str = "", every: int = 1, frames: int = 1, key: int = 0, step: int = 1
+    path: str,
+    poses: str = "",
+    every: int = 1,
+    frames: int = 1,
+    key: int = 0,
+    step: int = 1,
+    cache: str = "",
 ) -> TrackedVideo:
     """Tracked people of an unlabelled video; ``poses`` is the file of `tools.track`."""
     video = need(Path(path), "the video", "  VIDEO or a folder of pictures")
@@ -111,4 +130,6 @@ def tracks(
                 f"{file}, line {number}: expected an object with frame and people, as "
                 f"pose_ros.tools.track writes it ({error})"
             ) from error
-    return TrackedVideo(video, rows, WindowSpec(frames, key, step), every)
+    tracked = TrackedVideo(video, rows, WindowSpec(frames, key, step), every)
+    tracked.keep(cache)
+    return tracked

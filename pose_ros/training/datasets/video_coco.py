@@ -28,6 +28,7 @@ from pose_ros.training.datasets.base import (
 )
 from pose_ros.training.datasets.clips import Clip, FrameLabel, LabelledClips, PersonLabel
 from pose_ros.training.datasets.coco import coco_tables, person_of
+from pose_ros.training.datasets.kept import keep_clips
 from pose_ros.training.datasets.posetrack_files import FILE_NAMES
 
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
@@ -38,9 +39,14 @@ LAYOUT = """\
 
 @register_dataset("video_coco")
 def video_coco(
-    path: str, video: str = "", frames: int = 1, key: int = 0, step: int = 1
+    path: str,
+    video: str = "",
+    frames: int = 1,
+    key: int = 0,
+    step: int = 1,
+    cache: str = "",
 ) -> LabelledClips:
-    """Videos of a folder, or one label file with its ``video``."""
+    """Videos of a folder, or one label file with its ``video``; ``cache`` as in `kept`."""
     root = need(Path(path), "the folder or label file", LAYOUT)
     if root.is_file():
         pairs = [(root, Path(video) if video else _video_of(root))]
@@ -53,7 +59,9 @@ def video_coco(
         named = ", ".join(f"{f.name}: {s.name}" for (f, _), s in zip(pairs, sets, strict=True))
         raise ConfigError(f"{root}: expected one joint set in all label files, got {named}")
     clips = [read_video(file, film, sets[0]) for file, film in pairs]
-    return LabelledClips("video_coco", sets[0], clips, WindowSpec(frames, key, step))
+    window = WindowSpec(frames, key, step)
+    keep_clips(clips, [film for _, film in pairs], window, cache)
+    return LabelledClips("video_coco", sets[0], clips, window)
 
 
 def _video_of(labels: Path) -> Path:

@@ -1,0 +1,363 @@
+"""Rows of the papers' tables, from data on disk to the number: train, judge, print beside.
+
+  reproduce pstpose.4 --row a --data posetrack17=/data/pt17
+  reproduce stdpose.3 --row t4 --data posetrack17=/data/pt17      few labels, propagated, learned
+  reproduce vremd --data posetrack17=... --data posetrack18=... --data posetrack21=...
+  reproduce dsa.4 --data posetrack17=/data/pt17 --print            the commands only, a line each
+
+A row is some commands of training.train, training.propagate_dataset and training.evaluate, which
+--print shows: under torchrun or on another machine they are run by hand. Without --row it is every
+row of ours, without a table's number all tables of a paper. Rows that share a training train once;
+the same command goes on where it stopped, and leaves out what it finished. Settings of
+training.train can follow: train.batch=16 net.init= data.workers=4.
+
+OUT gets runs/ (a folder per training), labels/ and results/, which
+`evaluate --table NAME --results OUT/results` prints; results/temporal_off/ has the same networks'
+answers to the key frame alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import shlex
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pose_ros.core.skeletons import get_skeleton
+from pose_ros.errors import ConfigError
+from pose_ros.training import cost, evaluate, propagate_dataset, train
+from pose_ros.training.config import nested, read_recipe
+from pose_ros.training.propagate import command
+from pose_ros.training.tables import Row, Table, tables_of
+
+_log = logging.getLogger(__name__)
+
+RECIPES = Path("config/train")
+PROGRAMS: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
+    "train": train.main,
+    "propagate_dataset": propagate_dataset.main,
+    "evaluate": evaluate.main,
+}
+#: Options of `training.evaluate` in a row that are another data set, and its name.
+_ELSEWHERE = "--dataset"
+#: Shows the key frame in place of its neighbours: what time is worth (models.md, G9).
+_STILL = "--temporal-off"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Which parts of a data set are learned from, choose the weights, and are judged."""
+
+    train: str
+    val: str
+    test: str
+    joints: str
+    train_set: str = ""  # another set that is learned from
+    settings: tuple[str, ...] = ()  # of training, for data of this kind
+    judging: tuple[str, ...] = ()  # options of evaluation, for data of this kind
+    refine_hz: float = 0.0  # rate of its tracks, where it has tracks of every frame
+
+
+_STILLS = ("net.options.frames=1", "loss.burn_in_p=0", "augment.recrop_p=0", "train.monitor=f1")
+#: What HSTPN's recipe asks of its memory, where a row has none.
+_NO_MEMORY = ("loss.burn_in_p=0", "augment.recrop_p=0", "loss.aprs=0")
+SETS = {
+    **{
+        f"posetrack{year}": Parts("split=train", "split=val", "split=val", "posetrack15")
+        for year in ("17", "18", "21")
+    },
+    # no validation part is known: as for PoseTrack, the judged one chooses
+    "badminton": Parts("split=train", "split=test", "split=test", "posetrack15"),
+    "mpii": Parts("split=train", "split=val", "split=val", "mpii16", settings=_STILLS),
+    # its text averages over joint types
+    "crowdpose": Parts(
+        "split=train", "split=val", "split=test", "crowdpose14", "", _STILLS, ("--macro",)
+    ),
+    # has no part to learn from (models.md, H24)
+    "ochuman": Parts(
+        "split=train2017", "split=val", "split=test", "coco17", "coco", settings=_STILLS
+    ),
+    "sportspose": Parts("", "", "", "coco17", settings=("train.monitor=f1",), refine_hz=10.0),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command; ``made`` is the file that says that it is done."""
+
+    program: str
+    argv: tuple[str, ...]
+    made: Path
+
+    @property
+    def text(self) -> str:
+        """The command as it is typed."""
+        return f"python -m pose_ros.training.{self.program} {shlex.join(self.argv)}"
+
+
+class Planner:
+    """What has to be run for a row, with the data and folders of one command line."""
+
+    def __init__(self, args: argparse.Namespace, seed: int = 0) -> None:
+        """Take where data are, and where results go."""
+        self.data = _pairs(args.data)
+        self.given = {"train": args.train, "val": args.val, "test": args.test}
+        self.boxes, self.out, self.seed = args.boxes, Path(args.out), seed
+        self.several = args.seeds > 1
+        self.settings = [*args.settings, f"device={args.device}", f"train.seed={seed}"]
+        self.device = args.device
+
+    def spec(self, name: str, part: str, **more: object) -> str:
+        """Specification of a part (train, val, test) of a data set.
+
+        Raises:
+            ConfigError: nobody said where it is, or which people are which part of SportsPose.
+
+        """
+        if self.given[part]:
+            spec = str(self.given[part])
+            return spec + "".join(f"{'&' if '?' in spec else '?'}{k}={v}" for k, v in more.items())
+        parts = SETS[name]
+        if name == "sportspose":
+            raise ConfigError(
+                "sportspose: no published split; give --train, --val and --test, e.g. "
+                "'sportspose:ROOT?split=S04,S05'"
+            )
+        source = parts.train_set if part == "train" and parts.train_set else name
+        if source not in self.data:
+            raise ConfigError(f"expected --data {source}=FOLDER, where {source} lies")
+        query = "&".join([getattr(parts, part), *(f"{k}={v}" for k, v in more.items())])
+        return f"{source}:{self.data[source]}?{query}"
+
+    def training(
+        self, table: Table, row: Row, name: str = "", spread: int = 0, **source: object
+    ) -> Step:
+        """Training of a row's network; ``source`` are options of the data that it learns from."""
+        paper, flags = table.net.split("_")[0], dict(row.flags or {})
+        data = SETS[table.dataset]
+        words = [paper, table.dataset, name, *(f"{k}-{v}" for k, v in flags.items())]
+        words += [f"s{self.seed}"] if self.seed else []
+        title = "_".join(word for word in words if word)
+        folder = self.out / "runs" / title
+        settings = [f"net.options.{name}={value}" for name, value in flags.items()]
+        settings += _NO_MEMORY if flags.get("temporal") == "off" else []
+        settings += [f"crop.joints={data.joints}", *data.settings]
+        settings += [f"net.options.joints={len(get_skeleton(data.joints))}"]
+        settings += [f"data.spread={spread}"] if spread else []
+        argv = [
+            str(RECIPES / f"{paper}.yaml"), f"name={title}", f"out={folder}",
+            f"data.train=[{json.dumps(self.spec(table.dataset, 'train', **source))}]",
+            f"data.val=[{json.dumps(self.spec(table.dataset, 'val'))}]",
+            *settings, *self.settings,
+        ]  # fmt: skip
+        return Step("train", tuple(argv), folder / f"{title}.yaml")
+
+    def result(self, table: Table, row: Row, kind: str = "") -> Path:
+        """Where the answer of a row goes; that of one of several seeds is no row yet."""
+        folder = self.out / "results"
+        folder = folder / f"seed{self.seed}" if self.several else folder
+        return folder / kind / f"{table.key}.{row.key}.json"
+
+    def judged(self, table: Table, row: Row, card: Path, *options: str) -> Step:
+        """Evaluation of a card on the judged part of the table's data."""
+        saved = self.result(table, row, "temporal_off" if _STILL in options else "")
+        if table.net.startswith("dsa"):
+            options = (*options, "--subpixel", "quarter")  # as the code it is built on
+        argv = ["--net", str(card), "--protocol", table.protocol, *options,
+                "--table", table.key, "--row", row.key, "--save", str(saved),
+                "--device", self.device]  # fmt: skip
+        if _ELSEWHERE not in options:
+            boxes = {"boxes": self.boxes} if self.boxes else {}
+            argv[2:2] = [_ELSEWHERE, self.spec(table.dataset, "test", **boxes)]
+        return Step("evaluate", tuple(argv), saved)
+
+    def propagated(self, table: Table, row: Row, card: Path, interval: int) -> Step:
+        """Propagation on the judged part, from every ``interval``-th label."""
+        saved = self.result(table, row)
+        argv = ["--net", str(card), _ELSEWHERE, self.spec(table.dataset, "test"),
+                "--interval", str(interval), "--method", "stdpose", "--table", table.key,
+                "--row", row.key, "--save", str(saved), "--device", self.device]  # fmt: skip
+        return Step("propagate_dataset", tuple(argv), saved)
+
+    def steps(self, table: Table, row: Row) -> list[Step]:
+        """Commands of a row, in order.
+
+        Raises:
+            ConfigError: it is no row of ours, or data are missing.
+
+        """
+        if row.flags is None:
+            raise ConfigError(f"{table.key}, row {row.key}: {row.title} is none of our networks")
+        if table.protocol == cost.PROTOCOL:
+            saved = self.result(table, row)
+            argv = ("--net", table.net, "--protocol", cost.PROTOCOL, "--table", table.key,
+                    "--row", row.key, "--save", str(saved), "--device", self.device)  # fmt: skip
+            return [Step("evaluate", argv, saved)]
+        if table.key.startswith("stdpose.3") and row.interval:
+            return self._from_propagated_labels(table, row)
+        if row.interval is not None:
+            spread = row.interval
+            first = self.training(table, row, f"spread{spread}" if spread else "", spread)
+            return [first, self.propagated(table, row, first.made, row.interval)]
+        first = self.training(table, row)
+        options = self._options(table, row)
+        steps = [first, self.judged(table, row, first.made, *options)]
+        if table.protocol == "poseval":
+            steps.insert(1, self.judged(table, row, first.made, *options, _STILL))
+        return steps
+
+    def _from_propagated_labels(self, table: Table, row: Row) -> list[Step]:
+        """Paper 003's section 4.3: few labels, a network that propagates them, one that learns."""
+        interval = row.interval
+        assert interval is not None
+        first = self.training(table, row, f"sparse{interval}", interval, interval=interval)
+        tail = f"_s{self.seed}" if self.seed else ""
+        labels = self.out / "labels" / f"{table.dataset}_every{interval}{tail}"
+        answer = labels.with_suffix(".json")
+        argv = ("--net", str(first.made), _ELSEWHERE, self.spec(table.dataset, "train"),
+                "--interval", str(interval), "--method", "stdpose", "--labels", str(labels),
+                "--save", str(answer), "--device", self.device)  # fmt: skip
+        second = Step("propagate_dataset", argv, answer)
+        third = self.training(table, row, f"pseudo{interval}", labels=labels)
+        return [first, second, third, self.judged(table, row, third.made)]
+
+    def _options(self, table: Table, row: Row) -> list[str]:
+        """Options of `training.evaluate` that make a row."""
+        words = shlex.split(row.evaluate)
+        usual = list(SETS[table.dataset].judging)
+        if words[:1] == ["--refine"]:
+            rate = SETS[table.dataset].refine_hz
+            return [*usual, "--refine", f"{rate:g}"] if rate else usual
+        if words[:1] == [_ELSEWHERE]:
+            name = words[1].partition(":")[0]
+            return [*SETS[name].judging, _ELSEWHERE, self.spec(name, "test")]
+        return [*usual, *words]
+
+
+def chosen(name: str, row: str) -> list[tuple[Table, Row]]:
+    """Rows of ours of a table, or of all tables whose names go on behind it.
+
+    Raises:
+        ConfigError: there is no such table or row.
+
+    """
+    tables = tables_of(name)
+    if row and len(tables) > 1:
+        raise ConfigError(f"--row {row}: expected one table, {name} are {len(tables)}")
+    if row:
+        return [(tables[0], tables[0].row(row))]
+    return [(table, r) for table in tables for r in table.rows if r.flags is not None]
+
+
+def finished(step: Step) -> bool:
+    """Whether a command was run to its end before."""
+    if not step.made.is_file():
+        return False
+    if step.program != "train":
+        return True
+    done = json.loads((step.made.parent / "metrics.json").read_text(encoding="utf-8"))
+    return not done.get("stopped")
+
+
+def run(steps: Sequence[Step]) -> None:
+    """Run what is not finished yet, in order.
+
+    Raises:
+        PoseRosError: whatever a command has to say.
+
+    """
+    for step in steps:
+        if finished(step):
+            _log.info("done before: %s", step.made)
+            continue
+        _log.info("%s", step.text)
+        answer = PROGRAMS[step.program](step.argv)
+        if answer.get("stopped"):
+            raise ConfigError(
+                "the training stopped because its time was over (train.max_minutes); the same "
+                "command goes on"
+            )
+
+
+def averaged(paths: Sequence[Path], out: Path) -> None:
+    """Write the mean of some answers, with the deviation of every metric beside it."""
+    answers = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    mean, spread = {}, {}
+    for name in answers[0]["metrics"]:
+        values = [answer["metrics"].get(name) for answer in answers]
+        known = [float(v) for v in values if v is not None and math.isfinite(v)]
+        whole = len(known) == len(values)
+        mean[name] = round(statistics.fmean(known), 6) if whole else None
+        spread[name] = round(statistics.stdev(known), 6) if whole else None
+    answer = {**answers[0], "metrics": mean, "seeds": len(paths), "spread": spread}
+    out.write_text(json.dumps(answer, indent=1), encoding="utf-8")
+
+
+def main(argv: Sequence[str]) -> dict[str, Any]:
+    """Run the command; see ``--help``."""
+    args = _parser().parse_intermixed_args(argv)
+    rows = chosen(args.table, args.row)
+    if args.seeds < 1:
+        raise ConfigError(f"--seeds: expected at least 1, got {args.seeds}")
+    planners = [Planner(args, seed) for seed in range(args.seeds)]
+    plans = [[p.steps(table, row) for p in planners] for table, row in rows]
+    lines = list(dict.fromkeys(s.text for seeds in plans for steps in seeds for s in steps))
+    if args.print:
+        sys.stdout.write("\n".join(lines) + "\n")
+        return {"table": args.table, "rows": len(rows), "commands": len(lines)}
+    _check(plans)
+    results = Path(args.out) / "results"
+    for seeds in plans:
+        for steps in seeds:
+            run(steps)
+        if args.seeds > 1:
+            answers = [steps[-1].made for steps in seeds]
+            averaged(answers, results / answers[0].name)
+    return evaluate.main(["--table", args.table, "--results", str(results)])
+
+
+def _check(plans: Sequence[Sequence[Sequence[Step]]]) -> None:
+    """Refuse recipes with bad settings before the first of them is trained for a day."""
+    for seeds in plans:
+        for step in (s for steps in seeds for s in steps if s.program == "train"):
+            nested(read_recipe(Path(step.argv[0]), step.argv[1:]))
+
+
+def _pairs(texts: Sequence[str]) -> Mapping[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    bad = [name for name, equals, path in pairs if not equals or not path]
+    if bad:
+        raise ConfigError(f"--data: expected NAME=FOLDER, got '{bad[0]}'")
+    return {name: path for name, _equals, path in pairs}
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="python -m pose_ros.training.reproduce",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = made.add_argument
+    add("table", help="table by its name, or the beginning of several (evaluate --table)")
+    add("settings", nargs="*", metavar="key=value", help="settings of training.train")
+    add("--row", default="", metavar="KEY", help="one row (default: all of ours)")
+    add("--data", action="append", default=[], metavar="NAME=FOLDER", help="where a data set lies")
+    add("--out", default="runs/tables", metavar="DIR", help="(default: %(default)s)")
+    add("--boxes", default="", metavar="FILE", help="detected boxes of the judged pictures")
+    for part in ("train", "val", "test"):
+        add(f"--{part}", default="", metavar="SPEC", help="data in place of the plan's")
+    add("--seeds", type=int, default=1, metavar="N", help="mean of N trainings (default: 1)")
+    add("--print", action="store_true", help="print the commands, run nothing")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(command(main, sys.argv[1:]))
