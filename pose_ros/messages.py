@@ -121,8 +121,9 @@ class PoseMessages:
         """Status (P, J) and u, v, confidence (P, J, 3) as lists of Python numbers.
 
         The status is the worse one (`KeypointStatus` counts that way up) of pixels and position
-        where both are known, and that of the known one otherwise. So is the confidence of joints
-        of which only the position is known.
+        where both are known, and that of the known one otherwise, but of a joint that the network
+        doubts at best INFERRED. So is the confidence of joints of which only the position is
+        known.
         """
         poses = result.shown
         xy, score = poses.xy_px, poses.score
@@ -141,6 +142,8 @@ class PoseMessages:
             metric = result.body.poses
             placed = np.isfinite(metric.xyz_m).all(axis=2)
             status = np.where(placed, np.maximum(status, metric.status), status)
+            doubted = placed & ~known & (score > 0.0)
+            status[doubted] = np.maximum(status[doubted], KeypointStatus.INFERRED)
             uvc[..., 2] = np.where(placed & ~known, metric.score, uvc[..., 2])
         rows: list[Any] = np.asarray(status).tolist()
         return rows, uvc.tolist()

@@ -16,8 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pose_ros.core.anthropometry import RATIO_OF_STATURE, STATURE_M, part_of
-from pose_ros.core.body_imu_fit import assign, fit_mounts, fit_yaw, turn_about_up
-from pose_ros.core.body_imu_place import Place, Strap
+from pose_ros.core.body_imu_fit import (
+    assign,
+    contradicted,
+    fit_mounts,
+    fit_yaw,
+    turn_about_up,
+)
+from pose_ros.core.body_imu_place import Found, Place, Strap
+from pose_ros.core.body_imu_watch import Moments, SensorFrames, Watched
 from pose_ros.core.imu import Imu, ImuLimits
 from pose_ros.core.refine_inertia import Inertia, worn_bones
 from pose_ros.core.skeletons import Skeleton
@@ -32,44 +39,16 @@ SPREAD_RAD = math.radians(7.0)
 YAW_S = 5.0
 #: A sensor slipped whose direction is off by more for so long.
 SLIP_RAD, SLIP_S = math.radians(35.0), 0.5
+#: A given axis that is off by more from a sure and clean fit is learned instead.
+AXIS_RAD = math.radians(25.0)
 #: Time constant in which that is averaged.
 RESIDUAL_S = 0.2
-#: Moments kept per person and bone for fits, the time between them, and their greatest age.
-MOMENTS, MOMENT_S, OLDEST_S = 120, 0.06, 60.0
-_NEVER = np.iinfo(np.int64).min // 4
 #: How often sensors without a place are looked at.
 SEARCH_S = 1.0
+#: How often places that were all learned are looked at again, and how much surer they must be.
+RECHECK_S, SURER = 5.0, 0.8
 #: Least score of a joint that teaches.
 SURE = 0.5
-
-
-class _Watched:
-    """Moments of one person: of each bone the last in which it was seen, NaN where there is none.
-
-    A bone that other limbs hide most of the time so has as many as the others, only older ones.
-    """
-
-    def __init__(self, bones: int, sensors: int) -> None:
-        self.stamp_ns = np.full((MOMENTS, bones), _NEVER)
-        self.world = np.full((MOMENTS, bones, sensors, 3, 3), np.nan)  # of the sensors
-        self.seen = np.full((MOMENTS, bones, 3), np.nan)
-        self.count = np.zeros(bones, np.int64)
-
-    def due(self, stamp_ns: int, directions: Floats) -> npt.NDArray[np.bool_]:
-        """Bones (B,) that are seen (B, 3), and were not just now."""
-        last_ns = self.stamp_ns.max(axis=0)
-        return np.isfinite(directions).all(axis=1) & (stamp_ns - last_ns >= MOMENT_S * 1e9)
-
-    def add(
-        self, stamp_ns: int, due: npt.NDArray[np.bool_], world: Floats, directions: Floats
-    ) -> None:
-        """Note the bones that are ``due``; what is older than ``OLDEST_S`` goes."""
-        bones = np.flatnonzero(due)
-        at = self.count[bones] % MOMENTS
-        self.stamp_ns[at, bones], self.seen[at, bones] = stamp_ns, directions[bones]
-        self.world[at, bones] = world
-        self.count[bones] += 1
-        self.seen[stamp_ns - self.stamp_ns > OLDEST_S * 1e9] = np.nan
 
 
 class BodyImus:
@@ -100,7 +79,7 @@ class BodyImus:
         self.straps = straps
         self.imus = {strap.sensor: Imu(limits) for strap in straps}
         self._places = [Place(strap, self.imus[strap.sensor]) for strap in straps]
-        self.counts = {"slipped": 0, "fitted": 0}
+        self.counts = {"slipped": 0, "fitted": 0, "moved": 0, "doubted": 0}
         self.wearer: int | None = None
         for place in self._places:
             self._start(place)
@@ -124,7 +103,7 @@ class BodyImus:
         """Know of a sensor what its strap says."""
         strap = place.strap
         place.bone = self.names.index(strap.bone) if strap.bone else None
-        place.axis = None
+        place.axis, place.lever_m, place.std_rad = None, None, 0.0
         if strap.axis is not None:
             axis = np.asarray(strap.axis, np.float64)
             place.axis = axis / np.linalg.norm(axis)
@@ -133,7 +112,9 @@ class BodyImus:
     def reset(self) -> None:
         """Forget people and times; where the sensors sit stays known."""
         self.wearer = None
-        self._watched: dict[int, _Watched] = {}
+        self._watched: dict[int, Watched] = {}
+        self._frames = SensorFrames(len(self.straps))
+        self._contradicted: dict[int, set[int]] = {}  # sensors that sit elsewhere, by person
         self._likely: dict[tuple[int, int], int] = {}  # bone by person and sensor, last search
         self._last_ns: int | None = None
         self._learned_ns: int | None = None
@@ -197,15 +178,12 @@ class BodyImus:
         if old_ns is None or old_ns >= new_ns or place.bone is None:
             return
         own = place.imu.gain_m_s(old_ns, new_ns)
-        ends = [(place.direction(t), place.spin(t)) for t in (old_ns, new_ns)]
-        if own is None or any(d is None or w is None for d, w in ends):
+        old, new = (place.swing(t, length) for t in (old_ns, new_ns))
+        if own is None or old is None or new is None or not place.imu.healthy(old_ns):
             return
-        own = turn_about_up(own, place.yaw_rad)
-        turned = [np.cross(w, length * d) for d, w in ends]  # type: ignore[arg-type, operator]
-        swung = turned[1] - turned[0]
-        inner, outer = self.bones[place.bone]
-        gains[inner].append(own - place.strap.rho * swung)
-        gains[outer].append(own + (1.0 - place.strap.rho) * swung)
+        joints = turn_about_up(own, place.yaw_rad) + new - old
+        for joint, gain in zip(self.bones[place.bone].tolist(), joints, strict=True):
+            gains[joint].append(gain)
 
     def _rows(
         self, people: int, row: int, told: tuple[Floats, Floats, list[list[Floats]]],
@@ -237,46 +215,52 @@ class BodyImus:
         dt_s = 0.0 if last_ns is None else (stamp_ns - last_ns) * 1e-9
         if not 0.0 <= dt_s < 1.0:
             self._watched.clear()
+            self._frames.clear()
             dt_s = 0.0
-        seen = self._directions(points_m, score, world_from_camera)
-        self._watch(stamp_ns, ids, seen)
+        sure = np.where((score >= SURE)[..., None], points_m, np.nan)
+        joints = sure.astype(np.float64) @ world_from_camera.T
+        seen = self._directions(joints)
+        self._watch(stamp_ns, ids, joints, seen)
         rows = np.flatnonzero(ids == self.wearer)
         if len(rows):
             for place in self._places:
                 self._follow(place, stamp_ns, dt_s, seen[rows[0]])
-        if all(place.worn for place in self._places) and len(rows):
-            return
-        if self._searched_ns is None or not 0 <= stamp_ns - self._searched_ns < SEARCH_S * 1e9:
+        whole = len(rows) and all(place.worn for place in self._places)
+        pause_ns = (RECHECK_S if whole else SEARCH_S) * 1e9
+        if self._searched_ns is None or not 0 <= stamp_ns - self._searched_ns < pause_ns:
             self._searched_ns = stamp_ns
             self._search()
 
-    def _directions(
-        self, points_m: FloatArray, score: FloatArray, world_from_camera: Floats
-    ) -> Floats:
-        """(P, B, 3) unit vectors of surely seen bones in the camera's world; NaN elsewhere."""
+    def _directions(self, joints: Floats) -> Floats:
+        """(P, B, 3) unit vectors of the bones between ``joints`` (P, K, 3); NaN elsewhere."""
         inner, outer = self.bones.T
-        along = (points_m[:, outer] - points_m[:, inner]).astype(np.float64)
+        along = joints[:, outer] - joints[:, inner]
         length = np.linalg.norm(along, axis=-1)
-        sure = (score[:, inner] >= SURE) & (score[:, outer] >= SURE)
-        sure &= length > 0.5 * self._usual_m
-        along = np.where(sure[..., None], along, np.nan) / np.where(sure, length, 1.0)[..., None]
-        return np.asarray(along @ world_from_camera.T)
+        sure = length > 0.5 * self._usual_m  # NaN is not
+        return np.asarray(along / np.where(sure, length, np.nan)[..., None])
 
-    def _watch(self, stamp_ns: int, ids: IntArray, seen: Floats) -> None:
+    def _watch(self, stamp_ns: int, ids: IntArray, joints: Floats, seen: Floats) -> None:
         """Keep a moment of everybody."""
         here = set(ids.tolist())
+        self._contradicted = {k: v for k, v in self._contradicted.items() if k in here}
         self._watched = {k: v for k, v in self._watched.items() if k in here}
         self._likely = {k: v for k, v in self._likely.items() if k[0] in here}
-        world = None
-        for person, directions in zip(ids.tolist(), seen, strict=True):
+        if not self._frames.due(stamp_ns):
+            return
+        self._frames.push(stamp_ns, self._orientations(stamp_ns), self._gains(stamp_ns))
+        for person, own, directions in zip(ids.tolist(), joints, seen, strict=True):
             if person not in self._watched:
-                self._watched[person] = _Watched(len(self.bones), len(self._places))
-            kept = self._watched[person]
-            if not (due := kept.due(stamp_ns, directions)).any():
-                continue
-            if world is None:
-                world = self._orientations(stamp_ns)
-            kept.add(stamp_ns, due, world, directions)
+                self._watched[person] = Watched(self.bones, len(self._places), self._usual_m)
+            self._watched[person].add(self._frames, own, directions)
+
+    def _gains(self, stamp_ns: int) -> Floats:
+        """(S, 3) changes of velocity since the last frame that was kept; NaN where unknown."""
+        out = np.full((len(self._places), 3), np.nan)
+        last_ns = int(self._frames.stamp_ns[self._frames.newest])
+        for n, place in enumerate(self._places):
+            if (gain := place.imu.gain_m_s(last_ns, stamp_ns)) is not None:
+                out[n] = gain
+        return out
 
     def _orientations(self, stamp_ns: int) -> Floats:
         """(S, 3, 3) of the sensors, NaN for those that cannot tell."""
@@ -313,55 +297,63 @@ class BodyImus:
     def _search(self) -> None:
         """Find the wearer, and the places of sensors that have none."""
         best: tuple[int, float] | None = None
-        plan: dict[int, tuple[int, Floats, float]] = {}
+        plan: dict[int, Found] = {}
         for person, kept in self._watched.items():
-            found, residual = self._fit(person, kept.world, kept.seen)
-            value = len(found) - residual
+            found = self._fit(person, kept.moments())
+            value = len(found) - float(np.mean([f.residual_rad for f in found.values()] or 0.0))
             if found and (best is None or value > best[1]):
                 best, plan = (person, value), found
-        if best is None:
-            return
-        self.wearer = best[0]
-        for n, (bone, axis, yaw) in plan.items():
+        if best is not None:
+            self.wearer = best[0]
+        elsewhere = set() if self.wearer is None else self._contradicted.get(self.wearer, set())
+        for n, place in enumerate(self._places):
+            if n not in plan and place.worn and n in elsewhere:
+                self.counts["doubted"] += 1
+                self._start(place)
+        for n, new in plan.items():
             place = self._places[n]
             if not place.worn:
                 self.counts["fitted"] += 1
-                place.bone, place.axis = bone, axis
-                place.yaw = (0.3 * YAW_S * math.sin(yaw), 0.3 * YAW_S * math.cos(yaw))
-                place.residual_rad = place.slipping_s = 0.0
+            elif new.bone != place.bone:
+                self.counts["moved"] += 1
+            elif new.std_rad == 0 or new.std_rad > SURER * (place.std_rad or np.inf):
+                continue
+            place.take(new, 0.3 * YAW_S)
 
-    def _fit(
-        self, person: int, world: Floats, seen: Floats
-    ) -> tuple[dict[int, tuple[int, Floats, float]], float]:
-        """Places (bone, axis, yaw) by sensor for one person, and their mean residual in radians.
-
-        ``world`` (N, B, S, 3, 3), ``seen`` (N, B, 3). Sensors whose place is known must agree.
-        """
-        found, left = {}, []
-        residual = np.full((len(self._places), len(self.bones)), np.nan)
-        sure = np.zeros(residual.shape, bool)
-        axes, yaws = np.full((*residual.shape, 3), np.nan), np.zeros(residual.shape)
-        taken = [p.bone for p in self._places if p.bone is not None]
+    def _fit(self, person: int, told: Moments) -> dict[int, Found]:
+        """Places by sensor for one person. Sensors whose place is given must agree."""
+        found: dict[int, Found] = {}
+        rho = np.array([place.strap.rho for place in self._places])
+        mounts = fit_mounts(told, self.bones, rho)
+        wrong, free = contradicted(mounts), np.zeros(mounts.sure.shape, bool)
+        held = [p.bone if p.worn or p.strap.bone else None for p in self._places]
+        self._contradicted[person] = {
+            n for n, place in enumerate(self._places)
+            if place.bone is not None and wrong[n, place.bone]
+        }  # fmt: skip
         for n, place in enumerate(self._places):
             if place.bone is not None and place.axis is not None:
-                yaw, off = fit_yaw(world[:, place.bone, n], place.axis, seen[:, place.bone])
-                if off < SLIP_RAD:
-                    found[n] = place.bone, place.axis, yaw
-                    left.append(off)
-                continue
-            mounts = fit_mounts(world[:, :, n], seen)
-            may = [place.bone] if place.bone is not None else [
-                b for b in range(len(self.bones)) if b not in taken
-            ]  # fmt: skip
-            residual[n, may], sure[n, may] = mounts.residual_rad[may], mounts.sure[may]
-            axes[n], yaws[n] = mounts.axis, mounts.yaw_rad
-        likely = assign(residual, sure)
-        for n, bone in likely.items():
-            if self._likely.get((person, n)) == bone:  # twice the same answer
-                found[n] = bone, axes[n, bone], float(yaws[n, bone])
-                left.append(float(residual[n, bone]))
+                seen = told.seen[:, place.bone]
+                yaw, off = fit_yaw(told.world[:, place.bone, n], place.axis, seen)
+                if off < SLIP_RAD and not wrong[n, place.bone]:
+                    found[n] = Found(place.bone, place.axis, place.lever_m, yaw, off, 0.0)
+                learned = mounts.axis[n, place.bone] @ place.axis
+                off_axis = learned < math.cos(AXIS_RAD) and mounts.clean[n, place.bone]
+                if place.std_rad == 0 and not off_axis:
+                    continue
+            free[n] = True
+            if place.strap.bone and place.bone is not None:
+                free[n] = np.arange(len(self.bones)) == place.bone
+            free[n, [bone for k, bone in enumerate(held) if k != n and bone is not None]] = False
+        likely = assign(mounts, free)
+        for n, b in likely.items():
+            if self._likely.get((person, n)) == b:  # twice the same answer
+                found[n] = Found(
+                    b, mounts.axis[n, b], mounts.lever_m[n, b], float(mounts.yaw_rad[n, b]),
+                    float(mounts.residual_rad[n, b]), float(mounts.std_rad[n, b]),
+                )  # fmt: skip
         self._likely |= {(person, n): likely.get(n, -1) for n in range(len(self._places))}
-        return found, float(np.mean(left)) if left else 0.0
+        return found
 
 
 def _edges_of(skeleton: Skeleton, bones: IntArray) -> IntArray:

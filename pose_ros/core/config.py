@@ -115,6 +115,15 @@ class FilterConfig:
     max_prediction_s: float = param(
         0.3, "A joint unseen for longer is MISSING", unit="s", ge=0.0, le=2.0
     )
+    lag: int = param(
+        0, "Frames that an answer waits for later ones, which make its joints steadier",
+        unit="frames", ge=0, le=3,
+    )  # fmt: skip
+    ground: str = param(
+        "", "Floor, which pushes up knees and ankles below it: how high the camera is above it "
+        "(m; imu.enable tells where up is), or a plane 'a b c d' in the camera's optical frame, "
+        "a x + b y + c z + d >= 0 above it; empty: none is known",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -180,13 +189,18 @@ class ImuConfig:
         "nobody does",
     )  # fmt: skip
     axes: str = param(
-        "optical", "How the camera's sensor sits: its axes are the image's (optical: x right, y "
+        "auto", "How the camera's sensor sits: its axes are the image's (optical: x right, y "
         "down, z ahead), the housing's (rep103: x ahead, y left, z up), or nine numbers, row by "
-        "row, that turn its axes into the image's; none: the camera has no sensor and stands still"
+        "row, that turn its axes into the image's; auto: as TF says of the frames in the headers, "
+        "optical without TF; none: the camera has no sensor and stands still"
     )  # fmt: skip
     offset_s: float = param(
         0.0, "Added to an image's stamp to get the sensor's stamp of that moment", unit="s",
         ge=-1.0, le=1.0,
+    )  # fmt: skip
+    find_offset: bool = param(
+        True, "Where imu.offset_s is 0, find it by comparing the pictures' turning with the "
+        "sensor's (needs imu.check), and use it once it is sure"
     )  # fmt: skip
     check: bool = param(True, "Turn nothing before the pictures agreed with the camera's sensor")
     align_windows: bool = param(
@@ -221,8 +235,41 @@ class PipelineConfig:
     imu: ImuConfig = field(default_factory=ImuConfig)
 
     def __post_init__(self) -> None:
-        """Refuse a value out of range."""
+        """Refuse a value out of range, and what nothing would do.
+
+        Raises:
+            ConfigError: a lag or a floor without a filter, or a floor that is none.
+
+        """
         validate(self)
+        ground_of(self.filter.ground)
+        if self.filter.type == "none" and (self.filter.lag or self.filter.ground):
+            raise ConfigError("filter.lag and filter.ground: need filter.type aprs, got 'none'")
+
+
+def ground_of(text: str) -> float | tuple[float, ...] | None:
+    """Parameter ``filter.ground``: a height (m), a plane of four numbers, None for none.
+
+    The plane's normal is made a unit vector, its offset metres.
+
+    Raises:
+        ConfigError: it is none of these, or the height is not 0.01 to 50 m.
+
+    """
+    if not text.strip():
+        return None
+    try:
+        numbers = [float(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1 and 0.01 <= numbers[0] <= 50.0:
+        return numbers[0]
+    size = math.sqrt(sum(n * n for n in numbers[:3]))
+    if len(numbers) == 4 and math.isfinite(sum(numbers)) and size > 1e-6:
+        return tuple(n / size for n in numbers)
+    raise ConfigError(
+        f"filter.ground: expected a height of 0.01 to 50 m or a plane 'a b c d', got '{text}'"
+    )
 
 
 def parameters(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:

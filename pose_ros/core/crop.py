@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pose_ros.core.ego import BORDER_MAX, cut_turned
+from pose_ros.core.ego import cut_turned
 from pose_ros.core.resize import resize
 from pose_ros.core.values import (
     ByteArray,
@@ -27,6 +27,10 @@ from pose_ros.core.values import (
 #: How the camera turned (3, 3) from a frame to the image that a person's box is in, by person and
 #: place in the window; None: it did not.
 Turns = Callable[[int, int], npt.NDArray[np.float64] | None]
+
+
+#: A box of more image sizes than this is sampled at the size of the crop.
+BORDER_MAX = 4
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ Source: Hartley and Zisserman, Multiple View Geometry, 2004, section 8.4 (rotati
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable
 from typing import Protocol
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from pose_ros.core.camera import PinholeCamera
 from pose_ros.core.ego_check import EgoCheck
+from pose_ros.core.ego_offset import Offset, OffsetEstimator
 from pose_ros.core.imu import Imu
 from pose_ros.core.refine_memory import warp
 from pose_ros.core.resize import resize
@@ -33,10 +35,13 @@ STILL_RAD = 1e-5
 LEAST_PX = 0.25
 #: Larger turns leave nothing of what was seen, and a homography folds over.
 LARGEST_RAD = 0.7
-#: A box of more image sizes than this is turned at the size of the crop.
-BORDER_MAX = 4
+#: Offsets of the clocks that differ by less are the same, and how often one must be said.
+SAME_S, AGREED = 0.005, 3
+#: Comparisons of pictures, as many as are taken quickly to find the clocks' offset.
+EAGER = 60
 #: Pixels between those whose place in another image is computed exactly.
 GRID = 16
+_log = logging.getLogger(__name__)
 
 
 class Movable(Protocol):
@@ -81,45 +86,45 @@ def cut_turned(
     """Resize the box of the key frame, as this frame ``rgb`` shows it, into ``out`` (h, w, 3).
 
     ``edges_px`` (left, top, right, bottom) are whole pixel edges in the key frame, as for
-    `pose_ros.core.crop.cut`; black outside the image. Without a turn the result is the same.
+    `pose_ros.core.crop.cut`; black outside the image. Without a turn the result is the same, for
+    boxes up to the image's size.
     """
     left, top, right, bottom = (int(edge) for edge in edges_px)
     size = max(right - left, 1), max(bottom - top, 1)
-    if max(size) > BORDER_MAX * max(camera.width_px, camera.height_px):
-        small = np.array([[out.shape[1] / size[0], 0.0, 0.0], [0.0, out.shape[0] / size[1], 0.0],
-                          [0.0, 0.0, 1.0]])  # fmt: skip
-        edge = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
-        corner = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top], [0.0, 0.0, 1.0]])
-        crop = np.linalg.inv(edge) @ small @ edge @ corner @ homography(camera, key_from_frame)
-        out[:] = cv2.warpPerspective(rgb, crop, out.shape[1::-1], flags=cv2.INTER_LINEAR)
-        return
+    # A box that is larger than the image is shown smaller: what it costs is bounded.
+    shrink = max(max(size) / max(camera.width_px, camera.height_px), 1.0)
+    cells = max(round(size[0] / shrink), 1), max(round(size[1] / shrink), 1)
     if camera.distortion and any(camera.distortion):
-        source = _lookup(camera, key_from_frame.T, (left, top), size)
+        source = _lookup(camera, key_from_frame.T, (left, top), size, cells)
         none = np.zeros(0, np.float32)
         box = cv2.remap(rgb, source, none, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     else:
-        shift = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top], [0.0, 0.0, 1.0]])
-        matrix = shift @ homography(camera, key_from_frame)
-        box = cv2.warpPerspective(rgb, matrix, size, flags=cv2.INTER_LINEAR)
+        x, y = cells[0] / size[0], cells[1] / size[1]
+        corner = np.array(
+            [[x, 0.0, (0.5 - left) * x - 0.5], [0.0, y, (0.5 - top) * y - 0.5], [0.0, 0.0, 1.0]]
+        )
+        matrix = corner @ homography(camera, key_from_frame)
+        box = cv2.warpPerspective(rgb, matrix, cells, flags=cv2.INTER_LINEAR)
     resize(box, (out.shape[1], out.shape[0]), out)
 
 
 def _lookup(
-    camera: PinholeCamera, frame_from_key: Floats, corner: tuple[int, int], size: tuple[int, int]
-) -> FloatArray:
-    """(h, w, 2) where the frame shows the pixels of a box of the key frame, lens included.
+    camera: PinholeCamera, frame_from_key: Floats, corner: tuple[int, int],
+    size: tuple[int, int], cells: tuple[int, int],
+) -> FloatArray:  # fmt: skip
+    """(h, w, 2) where the frame shows the ``cells`` (w, h) of a box of the key frame, lens too.
 
-    Exact at every `GRID`-th pixel, one row and column of which lie outside the box, and linear
-    between: undoing a lens is slow.
+    Exact at every `GRID`-th cell, one row and column of which lie outside the box, and linear
+    between: undoing a lens is slow. The box has ``size`` pixels, its upper left one at ``corner``.
     """
-    wide, tall = (math.ceil(length / GRID) + 2 for length in size)
-    xs = corner[0] + (np.arange(wide) - 0.5) * GRID - 0.5
-    ys = corner[1] + (np.arange(tall) - 0.5) * GRID - 0.5
+    wide, tall = (math.ceil(length / GRID) + 2 for length in cells)
+    xs = corner[0] + (np.arange(wide) - 0.5) * GRID * size[0] / cells[0] - 0.5
+    ys = corner[1] + (np.arange(tall) - 0.5) * GRID * size[1] / cells[1] - 0.5
     exact = turn_pixels(camera, frame_from_key, np.stack(np.meshgrid(xs, ys), axis=-1))
     whole = cv2.resize(
         exact.astype(np.float32), (wide * GRID, tall * GRID), interpolation=cv2.INTER_LINEAR
     )
-    return np.ascontiguousarray(whole[GRID : GRID + size[1], GRID : GRID + size[0]])
+    return np.ascontiguousarray(whole[GRID : GRID + cells[1], GRID : GRID + cells[0]])
 
 
 def level_from_camera(up: Floats) -> Floats:
@@ -135,19 +140,6 @@ def level_from_camera(up: Floats) -> Floats:
     x = ahead - (ahead @ z) * z
     x /= np.linalg.norm(x)
     return np.stack([x, np.cross(z, x), z])
-
-
-def roll_rad(camera: PinholeCamera, up: Floats, xy_px: npt.NDArray[np.floating]) -> Floats:
-    """Angle (...,) by which "up" at pixels (..., 2) leans to the right of the image's -y.
-
-    Rotate the content of a crop by minus this angle to see people upright; NaN where up points
-    along the ray.
-    """
-    rays = camera.rays(xy_px)
-    x = camera.fx_px * (up[0] - rays[..., 0] * up[2])
-    y = camera.fy_px * (up[1] - rays[..., 1] * up[2])
-    lean = np.arctan2(x, -y)
-    return np.where(np.hypot(x, y) > 1e-6 * camera.fx_px, lean, np.nan)
 
 
 class StillCamera:
@@ -172,12 +164,20 @@ class EgoMotion:
 
     ``imu`` speaks in optical axes (``Imu(axes=R_camera_from_sensor)``). ``offset_s`` is added to
     an image's stamp to get the sensor's time for it. With a ``check`` nothing is turned before
-    the pictures agreed with the sensor, and when they do not any more.
+    the pictures agreed with the sensor, and when they do not any more. With a ``clock``, which
+    needs the check, an ``offset_s`` of 0 is not known yet: it is set when it surely is another.
     """
 
-    def __init__(self, imu: Imu, offset_s: float = 0.0, check: EgoCheck | None = None) -> None:
+    def __init__(
+        self, imu: Imu, offset_s: float = 0.0, check: EgoCheck | None = None,
+        clock: OffsetEstimator | None = None,
+    ) -> None:  # fmt: skip
         """Follow ``imu``."""
-        self.imu, self.offset_s, self.check = imu, offset_s, check
+        self.imu, self.offset_s, self.check, self.clock = imu, offset_s, check, clock
+        self.given = offset_s != 0.0
+        self.found: Offset | None = None  # what the clock said last
+        self._agreed = 0  # sure answers of the clock in a row that say the same
+        self._eager = EAGER if clock is not None and offset_s == 0.0 else 0
         self.counts = {"compensated": 0, "missing": 0, "doubted": 0}
         self._last_ns: int | None = None
 
@@ -185,6 +185,19 @@ class EgoMotion:
     def trusted(self) -> bool:
         """Whether turns are applied: always without a check."""
         return self.check is None or self.check.trusted
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether the pictures turned otherwise: then its up is as wrong as its turns."""
+        return not self.trusted and not math.isnan(self.check.unexplained)  # type: ignore[union-attr]
+
+    def set_axes(self, axes: Floats) -> None:
+        """The sensor sits otherwise: axes (3, 3) as of `Imu`; its samples so far are forgotten."""
+        self.imu.axes = np.asarray(axes, np.float64)
+        self.imu.bias_rad_s = np.zeros(3)
+        self.imu.reset()
+        if self.check is not None:
+            self.check.start_over()
 
     def reset(self) -> None:
         """Forget the last image; what is thought of the sensor stays."""
@@ -220,8 +233,45 @@ class EgoMotion:
 
     def look(self, frame: Frame, people_px: FloatArray) -> None:
         """Compare the sensor with the pictures; ``people_px`` (P, 4) are left out of these."""
-        if self.check is not None and frame.camera is not None:
-            self.check.look(frame, self.between, people_px)
+        if self.check is None or frame.camera is None:
+            return
+        about = None if self.clock is None or self.given else self._before
+        self.check.eager = self._eager > 0
+        turned = self.check.look(frame, self.between, people_px, about)
+        if turned is not None and self.clock is not None:
+            self._eager -= 1
+            self.clock.push(*turned)
+            self._set_clock(self.clock.estimate(self.imu))
+
+    def _before(self, old_ns: int, new_ns: int) -> Floats | None:
+        """The same as `between` of a while ago, when the sensor's samples end before the image."""
+        span = self.imu.span_ns
+        if span is None or self.clock is None:
+            return None
+        late_ns = new_ns + round(self.offset_s * 1e9) - span[1]
+        known = 0 < late_ns < self.clock.longest_s * 1e9
+        return self.between(old_ns - late_ns, new_ns - late_ns) if known else None
+
+    def _set_clock(self, found: Offset | None) -> None:
+        """Take over an offset that was sure several times, if it is another than that in use."""
+        before, self.found = self.found, found
+        if found is None or not found.sure:
+            self._agreed = 0
+            return
+        same = before is not None and abs(before.seconds - found.seconds) < SAME_S
+        self._agreed = self._agreed + 1 if same else 1
+        if self.given or self._agreed < AGREED:
+            return
+        self._eager = 0
+        if abs(found.seconds - self.offset_s) < SAME_S:
+            return
+        _log.info(
+            "the camera's sensor stamps %+.3f s off the images (%+.3f s so far): taken over",
+            found.seconds, self.offset_s,
+        )  # fmt: skip
+        self.offset_s = found.seconds
+        if self.check is not None:
+            self.check.start_over()
 
     def step(self, stamp_ns: int) -> Floats | None:
         """``new_from_old`` since the last call; None for the first and when unknown."""
@@ -254,6 +304,13 @@ class EgoMotion:
         for memory in deep:
             memory.transform(turn)
         return True
+
+
+def believed_up(camera: EgoMotion | StillCamera | None, stamp_ns: int) -> Floats | None:
+    """Up (3,) in optical axes; None when nobody tells, or the pictures contradict who does."""
+    if camera is None or (isinstance(camera, EgoMotion) and camera.contradicted):
+        return None
+    return camera.up(stamp_ns)
 
 
 def _too_large(turn: Floats) -> bool:

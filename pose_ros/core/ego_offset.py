@@ -22,6 +22,12 @@ Floats = npt.NDArray[np.float64]
 
 #: Least images, spread of the rate and correlation for an answer.
 LEAST_IMAGES, LEAST_RAD_S, LEAST_CORRELATION = 20, 0.05, 0.8
+#: For a sure one: the correlation, and how much less every other offset must have.
+SURE_CORRELATION, CLEARLY = 0.95, 0.1
+#: A picture so much newer than the newest sample is of another clock.
+OTHER_CLOCK_NS = 1_000_000_000
+#: Time between the offsets that are tried.
+STEP_S = 0.005
 #: Width in pixels at which pictures are compared.
 FLOW_WIDTH_PX = 320
 #: Least share of points that must agree on one rotation, and least points.
@@ -34,51 +40,73 @@ class Offset:
 
     seconds: float
     correlation: float  # of the two angular velocities at that offset
+    sure: bool  # no other offset explains the pictures nearly as well
 
 
 class OffsetEstimator:
-    """Collects how far pictures turned and compares that with a gyro."""
+    """Compares how far pictures turned with what a gyro says for every offset that may be."""
 
-    def __init__(self, longest_s: float = 0.1, images: int = 300) -> None:
+    def __init__(self, longest_s: float = 0.2, images: int = 200) -> None:
         """Look for offsets up to ``longest_s``, from the last ``images`` pairs."""
         self.longest_s = longest_s
-        self._turns: deque[tuple[int, int, float]] = deque(maxlen=images)
+        self._shifts = (
+            np.arange(-round(longest_s / STEP_S), round(longest_s / STEP_S) + 1) * STEP_S
+        )
+        self._waiting: deque[tuple[int, int, float]] = deque(maxlen=images)
+        self._seen: deque[float] = deque(maxlen=images)  # rad/s
+        self._said: deque[Floats] = deque(maxlen=images)  # (S,) rad/s, for every offset
 
     def push(self, old_ns: int, new_ns: int, turn_rad: float) -> None:
-        """Add the angle between two consecutive images; NaN and steps back are passed over."""
+        """Add the angle between two images; NaN and steps back are passed over."""
         if new_ns > old_ns and np.isfinite(turn_rad):
-            self._turns.append((old_ns, new_ns, float(turn_rad)))
+            self._waiting.append((old_ns, new_ns, float(turn_rad)))
 
     def estimate(self, imu: Imu) -> Offset | None:
-        """Best offset; None while the camera has not turned enough to tell."""
-        if len(self._turns) < LEAST_IMAGES:
+        """Best offset; None while the camera has not turned enough to tell.
+
+        Samples after an image decide, too: a pair counts once they have come.
+        """
+        self._ask(imu)
+        if len(self._seen) < LEAST_IMAGES:
             return None
-        table = np.array(self._turns)
-        span = round((self.longest_s + 0.05) * 1e9)
-        stamps, rates = imu.rates(int(table[0, 0]) - span, int(table[-1, 1]) + span)
-        if len(stamps) < LEAST_IMAGES:
+        seen = np.array(self._seen)
+        if seen.std() < LEAST_RAD_S:
             return None
-        base = int(stamps[0])
-        at = (stamps - base) * 1e-9
-        speed = np.linalg.norm(rates, axis=1)
-        way = np.concatenate([[0.0], np.cumsum(0.5 * (speed[1:] + speed[:-1]) * np.diff(at))])
-        old, new = (table[:, 0] - base) * 1e-9, (table[:, 1] - base) * 1e-9
-        inside = (old - self.longest_s >= at[0]) & (new + self.longest_s <= at[-1])
-        old, new = old[inside], new[inside]
-        seen = table[inside, 2] / (new - old)
-        if len(old) < LEAST_IMAGES or seen.std() < LEAST_RAD_S:
-            return None
-        shifts = np.linspace(-self.longest_s, self.longest_s, 81)
-        said = np.interp(new + shifts[:, None], at, way) - np.interp(
-            old + shifts[:, None], at, way
-        )
-        match = _correlation(said / (new - old), seen)
+        match = _correlation(np.array(self._said).T, seen)
         k = int(match.argmax())
-        if match[k] < LEAST_CORRELATION or k in (0, len(shifts) - 1):
+        if match[k] < LEAST_CORRELATION or k in (0, len(match) - 1):
             return None
         low, mid, high = match[k - 1 : k + 2]
         peak = 0.5 * (low - high) / (low - 2 * mid + high)
-        return Offset(float(shifts[k] + peak * (shifts[1] - shifts[0])), float(mid))
+        others = np.delete(match, _hill(match, k))
+        sure = bool(mid >= SURE_CORRELATION and (others < mid - CLEARLY).all())
+        return Offset(float(self._shifts[k] + peak * STEP_S), float(mid), sure)
+
+    def _ask(self, imu: Imu) -> None:
+        """What the gyro says of the pairs that its samples cover for all offsets."""
+        span, margin_ns = imu.span_ns, round(self.longest_s * 1e9)
+        while span is not None and self._waiting:
+            old_ns, new_ns, turn_rad = self._waiting[0]
+            if new_ns + margin_ns > span[1] and old_ns - span[1] < OTHER_CLOCK_NS:
+                return
+            self._waiting.popleft()
+            if old_ns - margin_ns < span[0] or new_ns + margin_ns > span[1]:
+                continue  # forgotten, or of another clock
+            stamps, rates = imu.rates(old_ns - 2 * margin_ns, new_ns + 2 * margin_ns)
+            at, speed = (stamps - old_ns) * 1e-9, np.linalg.norm(rates, axis=1)
+            way = np.append(0.0, np.cumsum(0.5 * (speed[1:] + speed[:-1]) * np.diff(at)))
+            took_s = (new_ns - old_ns) * 1e-9
+            ends = np.interp(self._shifts + took_s, at, way) - np.interp(self._shifts, at, way)
+            self._said.append(np.asarray(ends / took_s))
+            self._seen.append(turn_rad / took_s)
+
+
+def _hill(match: Floats, top: int) -> npt.NDArray[np.int64]:
+    """Indices around ``top`` from which there is no way down before it."""
+    falls = np.diff(match) < 0
+    right = next((i for i in range(top, len(falls)) if not falls[i]), len(falls))
+    left = next((i for i in range(top - 1, -1, -1) if falls[i]), -1)
+    return np.arange(left + 1, right + 1)
 
 
 def _correlation(rows: Floats, one: Floats) -> Floats:

@@ -17,6 +17,7 @@ from pose_ros.core.body_imu_place import Strap
 from pose_ros.core.config import ImuConfig
 from pose_ros.core.ego import EgoMotion, StillCamera
 from pose_ros.core.ego_check import EgoCheck
+from pose_ros.core.ego_offset import OffsetEstimator
 from pose_ros.core.imu import Imu
 from pose_ros.core.skeletons import Skeleton
 from pose_ros.errors import ConfigError
@@ -25,6 +26,7 @@ Floats = npt.NDArray[np.float64]
 
 #: Rotations of sensor axes into optical axes (x right, y down, z ahead).
 AXES = {
+    "auto": np.eye(3),  # until a node knows it from TF
     "optical": np.eye(3),
     "rep103": np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]]),
 }
@@ -60,7 +62,9 @@ def sensors_of(config: ImuConfig, skeleton: Skeleton) -> Sensors:
     if config.axes == "none":
         return Sensors(StillCamera(math.radians(config.tilt_deg)), body)
     check = EgoCheck() if config.check else None
-    return Sensors(EgoMotion(Imu(axes=axes_of(config.axes)), config.offset_s, check), body)
+    clock = OffsetEstimator() if config.check and config.find_offset else None
+    imu = Imu(axes=axes_of(config.axes))
+    return Sensors(EgoMotion(imu, config.offset_s, check, clock), body)
 
 
 def axes_of(text: str) -> Floats:

@@ -56,6 +56,10 @@ class NodeConfig:
         "raw", "Type of the image topic: raw is Image, compressed is CompressedImage (jpeg, png)",
         one_of=("raw", "compressed"),
     )  # fmt: skip
+    image_rectified: str = param(
+        "auto", "Whether the image is rectified, so that P of its camera_info counts and no lens: "
+        "yes, no, or auto, by the topic's name (image_rect…)", one_of=("auto", "yes", "no"),
+    )  # fmt: skip
     stamp_offset_s: float = param(
         0.0, "Added to the stamps of the images, for a camera whose clock is off",
         unit="s", ge=-10.0, le=10.0,

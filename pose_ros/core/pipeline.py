@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import numpy as np
 
@@ -17,18 +17,20 @@ from pose_ros.core.crop import Cropper, Crops, Turns, to_image
 from pose_ros.core.detect import Detector
 from pose_ros.core.ego import EgoMotion
 from pose_ros.core.embody import Embodier
+from pose_ros.core.endings import joined, lost_of, no_tracks, with_ended
+from pose_ros.core.pose_net import PoseNet as PoseNet
 from pose_ros.core.predict import carried
 from pose_ros.core.skeletons import Skeleton
 from pose_ros.core.spread import map_std
 from pose_ros.core.track import Tracker
 from pose_ros.core.values import (
-    Clips,
+    Body,
     FloatArray,
     Frame,
-    IntArray,
     PoseMaps,
     PoseResult,
     Poses2D,
+    Refined2D,
     Tracks,
 )
 from pose_ros.core.window import Aims, Moment, WindowBuffer
@@ -37,66 +39,13 @@ from pose_ros.errors import ConfigError
 _log = logging.getLogger(__name__)
 
 
-class PoseStream(Protocol):
-    """A video network that keeps what it knows of earlier frames; see ``nets/stream.py``."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of what is kept."""
-
-    def wanted(self, ids: IntArray, image_from_crop: FloatArray, numbers: IntArray) -> np.ndarray:
-        """(N, 2) person and place in the window of each crop that it has not seen."""
-
-    def run(self, crops: Crops) -> PoseMaps:
-        """Maps of everybody in the key frame; never called for nobody."""
-
-    def reset(self) -> None:
-        """Forget everybody."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PoseNet:
-    """A pose network as the pipeline sees it.
-
-    ``run`` maps clips to maps for all people at once; it is never called for nobody. A network
-    with a ``stream`` is asked through that instead.
-    ``crop_px_from_cell`` maps heatmap cells (P, J, 2) to crop pixels.
-    """
-
-    name: str
-    run: Callable[[Clips], PoseMaps]
-    crop_px_from_cell: Callable[[FloatArray], FloatArray]
-    skeleton: Skeleton
-    size_hw_px: tuple[int, int]
-    frames: int  # of a window
-    crop_scale: float
-    device: str
-    backend: str
-    lookahead: int = 0  # frames of a window after the key frame: its answer comes so much later
-    mode: str = "causal"  # "delayed" with a look-ahead, "recurrent" with a memory
-    trained: bool = True  # False: its joints mean nothing
-    weights: str = ""  # digits that change with the weights
-    stream: PoseStream | None = None
-
-    @property
-    def facts(self) -> dict[str, str]:
-        """What readers of the results should know of the network."""
-        return {
-            "net": self.name,
-            "weights": self.weights,
-            "trained": str(self.trained).lower(),
-            "mode": self.mode,
-            "lookahead_frames": str(self.lookahead),
-            "device": self.device,
-            "backend": self.backend,
-        }
-
-
 class PosePipeline:
     """Keeps who is who between frames; give it every frame once, in the order of time.
 
-    Every frame is answered once, in order. A network that looks ahead by k frames answers a frame
-    when the k-th after it has come, under the stamp and with the boxes of the frame it answers.
+    Every frame is answered once, in order. A network that looks ahead by k frames, and a filter
+    with a lag of k, answer a frame when the k-th after it has come, under the stamp and with the
+    boxes of the frame they answer; with both, the delays add. A stage that raises costs the answer
+    to its frame, but for who is LOST in it: the next answer says that.
     """
 
     def __init__(
@@ -124,7 +73,9 @@ class PosePipeline:
         self._size_px: tuple[int, int] | None = None
         self._newest_ns: int | None = None
         self._hurried = False
-        self._ended = _no_tracks()
+        self._ended = no_tracks()
+        self._waiting: deque[tuple[PoseResult, Tracks]] = deque()  # and who had ended before
+        self._ready: list[PoseResult] = []  # answers that the next call returns
         self._last: PoseResult | None = None  # answer to the last image, before who had ended
 
     @property
@@ -133,12 +84,22 @@ class PosePipeline:
         return self.net.skeleton
 
     @property
+    def lag(self) -> int:
+        """Frames that the filter waits for after the one it answers."""
+        return 0 if self.embodier is None else self.embodier.lag
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What readers of the results should know of them."""
+        return self.net.facts | {"lag_frames": str(self.lag)}
+
+    @property
     def _aligner(self) -> EgoMotion | None:
         """Who tells how the pictures of a window are turned; None: they are not."""
         return self.ego if self.config.imu.align_windows else None
 
     def push(self, frame: Frame, hurried: bool = False) -> list[PoseResult]:
-        """Answers that ``frame`` completes: its own, or that of the frame ``net.lookahead`` ago.
+        """Answers that ``frame`` completes: its own, or of ``net.lookahead`` plus `lag` ago.
 
         ``hurried`` says that other frames are waiting: a detection that is due while somebody is
         followed is then put off, until it is overdue by its interval.
@@ -147,33 +108,56 @@ class PosePipeline:
         ``frame`` does not continue them. A stamp before the last one and another image size start
         anew: everybody known is LOST.
         """
-        answers = self.finish() if self.windows.breaks(frame) else []
+        if self.windows.breaks(frame):
+            self._answer_rest()
         self._restart(frame)
         self._hurried = hurried
         moment = self.windows.push(frame)
-        return [*answers, self._answer(moment)] if moment else answers
+        if moment:
+            self._answer(moment)
+        return self._taken()
 
     def step(self, frame: Frame) -> PoseResult:
         """Answer to ``frame`` at once, of a network without look-ahead; see `push`.
 
         Raises:
-            ConfigError: the network looks ahead.
+            ConfigError: the network looks ahead, or the filter lags.
 
         """
-        if self.net.lookahead:
+        if self.net.lookahead or self.lag:
             raise ConfigError(
-                f"{self.net.name} answers {self.net.lookahead} frames later: use push and finish"
+                f"{self.net.name} answers {self.net.lookahead + self.lag} frames later: use push "
+                "and finish"
             )
         return self.push(frame)[-1]
 
     def finish(self) -> list[PoseResult]:
         """Answers to the frames that still wait for later ones, which do not come."""
-        return [self._answer(moment) for moment in self.windows.rest()]
+        self._answer_rest()
+        return self._taken()
 
-    def _answer(self, moment: Moment) -> PoseResult:
-        """Skeletons of everybody in the key frame."""
+    def _taken(self) -> list[PoseResult]:
+        """Answers that were not returned yet."""
+        ready, self._ready = self._ready, []
+        return ready
+
+    def _answer_rest(self) -> None:
+        """Answer all frames that wait for later ones."""
+        for moment in self.windows.rest():
+            self._answer(moment)
+        self._answer_late()
+
+    def _answer_late(self) -> None:
+        """Answer the frames that wait for the filter."""
+        for stamp_ns, refined, body in [] if self.embodier is None else self.embodier.rest():
+            self._tell(stamp_ns, refined, body)
+
+    def _answer(self, moment: Moment) -> None:
+        """Look for everybody in the key frame, and answer what that completes."""
         ms: dict[str, float] = {}
         frame = moment.key_frame
+        if self.embodier is not None and self.embodier.breaks(frame):
+            self._answer_late()
         if self.ego is not None:
             with _timed(ms, "imu"):
                 self._carry(self.ego, frame)
@@ -190,12 +174,37 @@ class PosePipeline:
             poses = self._poses(aims, frame, maps, image_from_crop)
         with _timed(ms, "track"):
             tracks, poses = self.tracker.observe(poses)
-        result = self._result(frame.stamp_ns, frame.frame_id, (tracks, poses), ms)
-        if self.embodier is not None:
-            result = self._embodied(self.embodier, frame, result)
-        self._last = result
-        ended, self._ended = self._ended, _no_tracks()
-        return dataclasses.replace(_with_ended(result, ended), detected=boxes is not None)
+        result = dataclasses.replace(
+            self._result(frame.stamp_ns, frame.frame_id, (tracks, poses), ms),
+            detected=boxes is not None,
+            with_depth=self.embodier is not None and frame.depth is not None,
+        )
+        ended, self._ended = self._ended, no_tracks()
+        self._waiting.append((result, ended))
+        try:
+            self._embody(frame, result)
+        except Exception:
+            self._waiting.pop()
+            self._ended = joined(ended, lost_of(tracks))
+            raise
+
+    def _tell(
+        self, stamp_ns: int | None, refined: Refined2D | None = None, body: Body | None = None
+    ) -> None:
+        """Answer what waits up to the frame of ``stamp_ns``, which is the one that was refined."""
+        while stamp_ns is not None and self._waiting:
+            result, ended = self._waiting[0]
+            if result.stamp_ns > stamp_ns:
+                return
+            if result.stamp_ns == stamp_ns:
+                if body is not None and self.embodier is not None:
+                    with _timed(result.stage_ms, "angles"):
+                        angles = self.embodier.angles(stamp_ns, body.poses)
+                    body = dataclasses.replace(body, angles=angles)
+                result = dataclasses.replace(result, refined=refined, body=body)
+            self._ready.append(with_ended(result, ended))
+            self._last = result
+            self._waiting.popleft()
 
     def _carry(self, ego: EgoMotion, frame: Frame) -> None:
         """Turn everything that is remembered of people into the camera's new axes."""
@@ -235,9 +244,12 @@ class PosePipeline:
             camera, moment.frames[time].stamp_ns, references[person]
         )
 
-    def _embodied(self, embodier: Embodier, frame: Frame, result: PoseResult) -> PoseResult:
-        """The result with smooth joints, metres and angles."""
-        ms, tracks, poses = result.stage_ms, result.tracks, result.poses
+    def _embody(self, frame: Frame, result: PoseResult) -> None:
+        """Make joints smooth, lift them, and answer the frame that is complete then."""
+        embodier, ms, tracks, poses = self.embodier, result.stage_ms, result.tracks, result.poses
+        if embodier is None:
+            self._tell(result.stamp_ns)
+            return
         body = None
         with _timed(ms, "refine"):
             refined = embodier.refine(frame.stamp_ns, tracks, poses)
@@ -246,12 +258,7 @@ class PosePipeline:
         if metric is not None:
             with _timed(ms, "refine"):
                 body = embodier.embody(frame.stamp_ns, tracks, metric)
-            with _timed(ms, "angles"):
-                angles = embodier.angles(frame.stamp_ns, body.poses)
-                body = dataclasses.replace(body, angles=angles)
-        return dataclasses.replace(
-            result, refined=refined, body=body, with_depth=frame.depth is not None
-        )
+        self._tell(embodier.due_ns, refined, body)
 
     def coast(self, stamp_ns: int) -> PoseResult:
         """Everybody at ``stamp_ns`` without an image: OCCLUDED, then LOST once.
@@ -270,13 +277,20 @@ class PosePipeline:
 
     def flush(self) -> PoseResult:
         """Everybody as LOST, and a fresh start; frames that still wait are not answered."""
-        nobody = (_no_tracks(), Poses2D.empty(len(self.skeleton)))
+        nobody = (no_tracks(), Poses2D.empty(len(self.skeleton)))
         result = self._result(0, "", nobody, {})
-        earlier, self._ended = self._ended, _no_tracks()
-        return _with_ended(_with_ended(result, self.reset()), earlier)
+        self._waiting.extend((answer, no_tracks()) for answer in self._taken())
+        return with_ended(result, self.reset())
 
     def reset(self) -> Tracks:
-        """Forget every person and frame; ids stay used. Returns those alive, as LOST."""
+        """Forget every person and frame; ids stay used.
+
+        Returns as LOST who is alive, and who was LOST in what was not answered.
+        """
+        told, self._ended = self._ended, no_tracks()
+        for result, ended in self._waiting:
+            told = joined(told, joined(ended, lost_of(result.tracks)))
+        self._waiting.clear()
         self._since_detection = self.config.detect.interval
         self._size_px = self._newest_ns = self._last = None
         self.windows.reset()
@@ -286,7 +300,7 @@ class PosePipeline:
             self.embodier.reset()
         if self.ego is not None:
             self.ego.reset()
-        return self.tracker.reset()
+        return joined(told, self.tracker.reset())
 
     def reconfigure(self, config: PipelineConfig) -> None:
         """Take over parameters that may change while running.
@@ -353,33 +367,3 @@ def _timed(ms: dict[str, float], stage: str) -> Iterator[None]:
     start = time.perf_counter_ns()
     yield
     ms[stage] = ms.get(stage, 0.0) + (time.perf_counter_ns() - start) * 1e-6
-
-
-def _no_tracks() -> Tracks:
-    none = np.zeros(0, np.int64)
-    return Tracks(
-        none, none.astype(np.int8), np.zeros((0, 4), np.float32), np.zeros(0, np.float32), none
-    )
-
-
-def _with_ended(result: PoseResult, ended: Tracks) -> PoseResult:
-    """Prepend tracks that ended before the frame, without a pose."""
-    if len(ended) == 0:
-        return result
-    joints = result.poses.xy_px.shape[1]
-    now = result.tracks
-    tracks = Tracks(
-        np.concatenate([ended.ids, now.ids]),
-        np.concatenate([ended.state, now.state]),
-        np.concatenate([ended.xyxy_px, now.xyxy_px]),
-        np.concatenate([ended.confidence, now.confidence]),
-        np.concatenate([ended.last_seen_ns, now.last_seen_ns]),
-    )
-    xy_px = np.full((len(ended), joints, 2), np.nan, np.float32)
-    poses = Poses2D(
-        tracks.ids,
-        np.concatenate([xy_px, result.poses.xy_px]),
-        np.concatenate([np.zeros((len(ended), joints), np.float32), result.poses.score]),
-    )
-    # Everybody before the restart is gone, so what was made smooth since is at most one frame old.
-    return dataclasses.replace(result, tracks=tracks, poses=poses, refined=None, body=None)

@@ -1,8 +1,8 @@
 """What a sure network says against all that was seen before: disbelieved, but not for long.
 
-Two things happen to networks that are sure of themselves: for some frames they take the whole
-person for one who looks the other way, left and right exchanged, or they put a joint somewhere
-else. Neither is followed at once; what lasts is believed in the end.
+Three things happen to networks that are sure of themselves: for some frames they take the whole
+person for one who looks the other way, left and right exchanged, or only the legs, or they put a
+joint somewhere else. None is followed at once; what lasts is believed in the end.
 
 Letters: P people, K joints, C rows, d axes (2 or 3), m frames.
 """
@@ -21,6 +21,10 @@ from pose_ros.core.values import IntArray
 #: Exchange all sides if that lowers the squared distance to the prediction below this share, and
 #: that of the trunk below the second.
 TURN_SHARE, TRUNK_SHARE = 0.25, 0.5
+#: Exchange the legs alone if that lowers the squared distance of knees and ankles below this
+#: share, they are at least this far off in the mean, and the upper body is not (2-D: person
+#: heights, 3-D: metres).
+LEGS_SHARE, LEGS_FAR = 0.15, {2: 0.06, 3: 0.10}
 #: Only joints measured within this time before count: later predictions do not tell sides apart.
 FRESH_S = 0.15
 #: Pairs of mirrored joints that are needed.
@@ -36,17 +40,22 @@ class Doubt:
 
     def __init__(self, skeleton: Skeleton, capacity: int) -> None:
         """Believe everything so far."""
-        self._sides = _sides_of(skeleton)
+        self._sides, self._legs = _sides_of(skeleton), _legs_of(skeleton)
         self._turned_s = np.zeros(capacity)
+        self._crossed_s = np.zeros(capacity)
         self._far_s = np.zeros((capacity, len(skeleton)))
 
     def clear(self, rows: IntArray) -> None:
         """Believe the people in ``rows``."""
-        self._turned_s[rows], self._far_s[rows] = 0.0, 0.0
+        self._turned_s[rows], self._far_s[rows], self._crossed_s[rows] = 0.0, 0.0, 0.0
 
     def turned_s(self, rows: IntArray) -> Floats:
         """(P,) how long the sides of the people in ``rows`` have been exchanged."""
         return np.asarray(self._turned_s[rows])
+
+    def crossed_s(self, rows: IntArray) -> Floats:
+        """(P,) how long the legs alone of the people in ``rows`` have been exchanged."""
+        return np.asarray(self._crossed_s[rows])
 
     def turn(
         self, points: Floats, expected: Floats, turned_s: Floats, dt_s: Floats
@@ -75,6 +84,40 @@ class Doubt:
         which = go[:, None] & ((body > 0) | face)
         return np.where(which[..., None], other, points), turned_s
 
+    def uncross(
+        self, points: Floats, expected: Floats, crossed_s: Floats, dt_s: Floats
+    ) -> tuple[Floats, Floats]:
+        """Points (P, K, d) with the legs put right, and how long that has been needed (P,).
+
+        Arguments as in `turn`. Knees and ankles are exchanged together, and the hips with them if
+        they look exchanged too. Legs that cross are near to where they should be: they stay; so do
+        those of somebody of whose upper body most is not where it should be.
+        """
+        flip, (lower, hips, upper) = self._sides[0], self._legs
+        if len(lower) < 4:
+            return points, crossed_s
+        least = LEGS_FAR[points.shape[-1]] ** 2
+        own = ((points - expected) ** 2).sum(axis=-1)
+        far = own[:, lower].sum(axis=-1)
+        # NaN where one of the four is missing: no comparison holds.
+        doubtful = far > 4 * least
+        if not doubtful.any():
+            return points, np.zeros_like(crossed_s)
+        near = (own <= least) @ upper
+        doubtful &= (near > 0) & (near >= 0.5 * (np.isfinite(own) @ upper))
+        other = points[:, flip]
+        exchanged = ((other - expected) ** 2).sum(axis=-1)
+        better = doubtful & (exchanged[:, lower].sum(axis=-1) < LEGS_SHARE * far)
+        crossed_s = np.where(better, crossed_s + dt_s, 0.0)
+        go = better & (crossed_s <= TURN_S)
+        if not go.any():
+            return points, crossed_s
+        also = exchanged[:, hips].sum(axis=-1) < own[:, hips].sum(axis=-1)
+        which = np.zeros(own.shape, np.bool_)
+        which[:, lower] = go[:, None]
+        which[:, hips] = (go & also)[:, None]
+        return np.where(which[..., None], other, points), crossed_s
+
     def free(self, rows: IntArray, far: Mask, seen: Mask, dt_s: Floats) -> Mask:
         """Joints (P, m, K) that need not stay near their measurement, of those ``far`` from it.
 
@@ -87,9 +130,12 @@ class Doubt:
         since = self._far_s[rows][:, None] + np.cumsum(dt_s, axis=1)[..., None]
         return np.asarray(far & (since <= FAR_S))
 
-    def commit(self, rows: IntArray, turned_s: Floats, far: Mask, dt_s: Floats) -> None:
+    def commit(
+        self, rows: IntArray, turned_s: Floats, far: Mask, dt_s: Floats,
+        crossed_s: Floats | float = 0.0,
+    ) -> None:  # fmt: skip
         """Remember of the oldest frame how long sides (P,) and joints ``far`` (P, K) are wrong."""
-        self._turned_s[rows] = turned_s
+        self._turned_s[rows], self._crossed_s[rows] = turned_s, crossed_s
         self._far_s[rows] = np.where(far, self._far_s[rows] + dt_s[:, None], 0.0)
 
 
@@ -101,6 +147,15 @@ def _sides_of(skeleton: Skeleton) -> tuple[IntArray, Floats, Floats]:
     face = np.array([name.endswith(("_eye", "_ear")) for name in skeleton.joints])
     trunk = np.array([name.endswith(("_shoulder", "_hip")) for name in skeleton.joints])
     return flip, (mirrored & ~face).astype(np.float64), (mirrored & trunk).astype(np.float64)
+
+
+@cache
+def _legs_of(skeleton: Skeleton) -> tuple[IntArray, IntArray, Floats]:
+    """Knees and ankles, and hips, of both sides; a mask (K,) of shoulders and arms."""
+    lower = [j for j, name in enumerate(skeleton.joints) if name.endswith(("_knee", "_ankle"))]
+    hips = [j for j, name in enumerate(skeleton.joints) if name.endswith("_hip")]
+    arms = [name.endswith(("_shoulder", "_elbow", "_wrist")) for name in skeleton.joints]
+    return np.array(lower, np.int64), np.array(hips, np.int64), np.array(arms, np.float64)
 
 
 def measured_freshly(expected: Floats, age_s: Floats, dt_s: Floats) -> Floats:

@@ -71,12 +71,12 @@ class RefineConfig:
     max_gap_s: float = 0.5  # longer without a person or a joint: its history is dropped
     max_prediction_s: float = 0.3  # longer without a joint: it is MISSING
     noise: float = 0.02  # spread per axis of a sure measurement whose spread is not given
-    process: float = 1.5  # density of a joint's random acceleration, (length/s^2)^2 s
+    process: float = 1.8  # density of a joint's random acceleration, (length/s^2)^2 s
     first_speed: float = 1.0  # spread of a new joint's velocity, length/s
     gate: float = 3.0  # innovations beyond this many spreads count less
     jump: float = 6.0  # beyond this many (then half) in a row, surely seen: history is dropped
     max_move: float = 0.10  # farthest a surely seen joint is moved from its measurement
-    coast_s: float = 0.08  # time constant in which an unseen joint's own motion fades
+    coast_s: float = 0.10  # time constant in which an unseen joint's own motion fades
     score_decay: float = 0.9  # factor on the score per frame without the joint
     stated: float = 0.85  # share of the filter's variances that bones and limits leave, positions
     stated_speed: float = 0.6  # and velocities: both measured on motion capture with 2 cm noise
@@ -115,7 +115,7 @@ def stream_config(dims: int) -> RefineConfig:
         return RefineConfig()
     return RefineConfig(
         lambda_spatial=1.0, temporal_per_frame=0.3, lambda_domain=0.5, huber=0.05, noise=0.01,
-        process=0.5, first_speed=0.6, max_move=0.06,
+        process=0.6, first_speed=0.6, max_move=0.06,
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ _LIMBS = (
     ("forearm", "elbow", "wrist"), ("shank", "knee", "ankle"),
 )  # fmt: skip
 #: Share of the process density that a joint with a measured acceleration keeps.
-MEASURED_PROCESS = 0.1
+MEASURED_PROCESS = 0.01
 #: A joint that sensors carry ages at this share of time.
 AGEING = 0.2
 #: Time that a joint hung on a seen one counts as unseen.
@@ -128,12 +128,25 @@ def hang(
         axes = np.arange(3)
         noise[:, axes, axes] += (told.spread_rad[who, bone] * length)[:, None] ** 2
         noise[:, axes + 3, axes + 3] += (SPIN_STD_RAD_S * length)[:, None] ** 2
-        own = cov[who, outer]
-        gain = own @ np.linalg.inv(own + noise)
-        off = state[who, inner] + offset - state[who, outer]
-        state[who, outer] += (gain @ off[..., None])[..., 0]
-        cov[who, outer] = own - gain @ own
+        state[who, outer], cov[who, outer] = _blend(
+            (state[who, outer], cov[who, outer]), (state[who, inner] + offset, noise)
+        )
         age_s[who, outer] = np.minimum(age_s[who, outer], age_s[who, inner] + HUNG_AGE_S)
+
+
+def _blend(own: tuple[Floats, Floats], told: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
+    """One of two states (N, 6) with covariances (N, 6, 6) whose errors may be the same.
+
+    Source: covariance intersection (Julier and Uhlmann, 1997), weighted by the positions' traces
+    (Niehsen, 2002). Of a limb that is hidden as a whole every joint has the trunk's error, in
+    every frame: taken as independent it would seem to average out.
+    """
+    size = [np.trace(c[:, :3, :3], axis1=-2, axis2=-1)[:, None, None] for _, c in (own, told)]
+    share = size[1] / (size[0] + size[1])
+    one, other = share * np.linalg.inv(own[1]), (1.0 - share) * np.linalg.inv(told[1])
+    cov = np.linalg.inv(one + other)
+    mean = cov @ (one @ own[0][..., None] + other @ told[0][..., None])
+    return mean[..., 0], cov
 
 
 class DirectionPrior:

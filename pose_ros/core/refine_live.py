@@ -21,7 +21,6 @@ from pose_ros.core.penalties import (
     BonePenalties,
     Context,
     Penalty,
-    ground_penalty,
     speed_penalty,
 )
 from pose_ros.core.refine_energy import BONE_CONFIDENCE_FLOOR, RefineConfig
@@ -92,9 +91,10 @@ class LiveEnergy:
         terms = list(hooks)
         if context.speed_budget is not None:
             terms.append(speed_penalty)  # type: ignore[arg-type]
-        if context.ground is not None:
-            terms.append(ground_penalty)  # type: ignore[arg-type]
         self._terms = terms
+        self._floor = None
+        if context.ground is not None:
+            self._floor = np.asarray(context.ground[:3]), float(context.ground[3])
         self.hook_curvature = float(sum(hook.curvature for hook in hooks))
 
     def value(self, points: Floats) -> Floats:
@@ -111,6 +111,9 @@ class LiveEnergy:
             total = total + share * self.bones.hinge_values(bones, length).sum(axis=-1)
         for term in self._terms:
             total = total + share * np.stack([term(each, self.context)[0] for each in points])
+        below = self._below(points)
+        if below is not None:
+            total = total + share * (0.5 * below * below).sum(axis=(-1, -2))
         return np.asarray(total)
 
     def gradient(self, points: Floats) -> tuple[Floats, Mask | None]:
@@ -141,10 +144,23 @@ class LiveEnergy:
 
     def point_gradient(self, points: Floats) -> Floats | None:
         """Gradient (P, m, K, d) of what does not come from bones; None when there is no such."""
-        if not self._terms:
+        below = self._below(points)
+        if not self._terms and below is None:
             return None
         parts = [term(points, self.context)[1] for term in self._terms]
+        if below is not None and self._floor is not None:
+            lifted = np.zeros_like(points)
+            lifted[..., self.context.anatomy.ground, :] = below[..., None] * self._floor[0]
+            parts.append(lifted)
         return np.asarray(self.config.lambda_domain * sum(parts[1:], parts[0]))
+
+    def _below(self, points: Floats) -> Floats | None:
+        """Heights (..., G) of ankles and knees below the floor, 0 above; None: all are above."""
+        if self._floor is None:
+            return None
+        normal, offset = self._floor
+        height = points[..., self.context.anatomy.ground, :] @ normal + offset
+        return np.asarray(np.minimum(height, 0.0)) if (height < 0.0).any() else None
 
     def _read(self, points: Floats) -> tuple[Floats, Floats]:
         """Bones and arms (..., E + 2 H, d) and their lengths."""

@@ -11,6 +11,9 @@ import numpy.typing as npt
 from pose_ros.core.refine_motion import Floats
 from pose_ros.core.values import IntArray
 
+#: Farthest that a turn of the camera moves a remembered pixel.
+FAR_PX = 30_000.0
+
 
 class Memory:
     """Arrays with one row per slot; nothing grows after construction."""
@@ -72,10 +75,16 @@ class Memory:
 
 
 def warp(homography: npt.NDArray[np.float64], points: Floats) -> tuple[Floats, Floats]:
-    """Points (..., 2) under a homography (3, 3), and its derivative (..., 2, 2) there."""
+    """Points (..., 2) under a homography (3, 3), and its derivative (..., 2, 2) there.
+
+    A camera that turned away from a point has it behind: it stays `FAR_PX` away then, on the side
+    where it left, instead of coming back from the other one.
+    """
     h = np.asarray(homography, np.float64)
     image = points @ h[:2, :2].T + h[:2, 2]
     depth = (points @ h[2, :2] + h[2, 2])[..., None]
-    moved = image / depth
-    slope = (h[:2, :2] - moved[..., None] * h[2, :2]) / depth[..., None]
-    return moved, slope
+    reach = np.sqrt((image * image).sum(axis=-1, keepdims=True))
+    behind = depth * FAR_PX < reach
+    moved = image / np.where(behind, np.maximum(reach, 1e-9) / FAR_PX, depth)
+    slope = (h[:2, :2] - moved[..., None] * h[2, :2]) / np.where(behind, 1.0, depth)[..., None]
+    return moved, np.where(behind[..., None], np.eye(2), slope)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pose_ros.core.anthropometry import Anatomy
+from pose_ros.core.refine_carry import say, take_over, ties_of, with_trunk
 from pose_ros.core.refine_energy import RefineConfig
 from pose_ros.core.refine_inertia import AGEING, MEASURED_PROCESS, Inertia, carried, hang
 from pose_ros.core.values import IntArray
@@ -27,8 +28,14 @@ Mask = npt.NDArray[np.bool_]
 
 #: An unseen joint may change its own motion this much more than a seen one.
 UNSEEN_PROCESS = 2.0
-#: Share of the process density that a joint at rest keeps; `first_speed` and faster is all of it.
-REST_PROCESS = 0.15
+#: Shares of the process density that a joint at rest keeps, of a body that moves and of a body at
+#: rest; at `first_speed` it is all of it. A body moves from `STILL` times that speed on.
+REST_PROCESS, STILL_PROCESS, STILL = 0.15, 0.005, 0.3
+#: Share of its variance that is taken off a velocity squared before it counts as speed.
+CHANCE = 0.5
+#: A joint that goes out of sight keeps of its own velocity what exceeds this share of the
+#: variance (the estimate of James and Stein).
+BELIEVED = 1.0
 #: Confidence of a network that is sure of a joint.
 SURE = 0.8
 
@@ -62,9 +69,9 @@ def predict(
 ) -> tuple[Floats, Floats, Floats]:  # fmt: skip
     """State and covariance ``dt_s`` (P,) later, and the factor (P, K) on each velocity.
 
-    A joint that is ``unseen`` (P, K) is carried by its neighbour nearer to the trunk; what it
-    moves relative to that fades. A joint whose ``gain`` (P, K, d) of velocity was measured keeps
-    its own motion; NaN where it was not.
+    A joint that is ``unseen`` (P, K) is carried by the trunk; what it moves relative to that
+    fades, and counts from the start only as far as it was no chance. A joint whose ``gain``
+    (P, K, d) of velocity was measured keeps its own motion; NaN where it was not.
     """
     dims = belief.state.shape[-1] // 2
     state, dt = belief.state.copy(), dt_s[:, None, None]
@@ -73,24 +80,52 @@ def predict(
     if felt is not None:
         unseen = unseen & ~felt
     keep = np.ones(unseen.shape)
+    variance = belief.cov.diagonal(0, -2, -1)[..., dims:] @ np.ones(dims)
     if unseen.any():
         keep = np.where(unseen, np.exp(-dt[..., 0] / config.coast_s), 1.0)
-        led = anatomy.carrier @ velocity
-        velocity[...] = led + keep[..., None] * (velocity - led)
+        ties = ties_of(anatomy.skeleton)
+        weight = say(ties, belief.age_s, config.max_gap_s)
+        led = with_trunk(state[..., :dims], weight, velocity[:, None], ties)[:, 0]
+        own = velocity - led
+        chance = BELIEVED * variance / np.maximum((own * own) @ np.ones(dims), 1e-12)
+        known = np.where(unseen & (belief.age_s <= 0), np.maximum(1.0 - chance, 0.0), 1.0)
+        # What was no velocity was a position off by as much as the two hang together.
+        axes = np.arange(dims)
+        joint = belief.cov[..., axes, axes + dims] @ np.ones(dims) / np.maximum(variance, 1e-12)
+        state[..., :dims] -= (joint * (1.0 - known))[..., None] * own
+        velocity[...] = led + (known * keep)[..., None] * own
     state[..., :dims] += dt * velocity
     if gain is not None and felt is not None:
         pushed = np.where(felt[..., None], gain, 0.0)
         state[..., :dims] += 0.5 * dt * pushed
         velocity += pushed
-    speed = np.sqrt((velocity * velocity) @ np.ones(dims))
-    lively = np.minimum(REST_PROCESS + speed / config.first_speed, 1.0)
+    calm = ties_of(anatomy.skeleton).calm
+    lively = _liveliness(velocity, variance, (belief.age_s <= 0, calm), config)
     density = config.process * anatomy.mobility * lively * (1.0 + UNSEEN_PROCESS * unseen)
-    if felt is not None:
-        density = np.where(felt, MEASURED_PROCESS * density, density)
+    if felt is not None:  # a measured acceleration drifts alike at rest and in motion
+        density = np.where(felt, MEASURED_PROCESS * config.process * anatomy.mobility, density)
     transition, noise = _passage(dims, dt_s, keep)
     cov = transition @ belief.cov @ transition.swapaxes(-1, -2)
     cov += density[..., None, None] * noise
     return state, cov, keep
+
+
+def _liveliness(
+    velocity: Floats, variance: Floats, joints: tuple[Mask, Floats], config: RefineConfig
+) -> Floats:
+    """Share (P, K) of the process density: little for joints at rest, least if the body rests.
+
+    ``velocity`` (P, K, d) has the ``variance`` (P, K), summed over the axes. ``joints`` are those
+    seen (P, K), which tell how the body moves, and how calm they are with it (K,).
+    """
+    seen, calm = joints
+    square = (velocity * velocity) @ np.ones(velocity.shape[-1])
+    speed = np.sqrt(np.maximum(square - CHANCE * calm * variance, 0.0))
+    excess = ((square - variance) * seen).sum(axis=-1, keepdims=True)
+    body = np.sqrt(np.maximum(excess, 0.0) / np.maximum(seen.sum(axis=-1, keepdims=True), 1))
+    awake = np.minimum(body / (STILL * config.first_speed), 1.0)
+    rest = REST_PROCESS + (STILL_PROCESS - REST_PROCESS) * (1.0 - awake) * calm
+    return np.asarray(np.minimum(rest + speed / config.first_speed, 1.0))
 
 
 @cache
@@ -151,6 +186,8 @@ def advance(
     gain *= usable[..., None, None]
     new_state = state + (gain @ innovation[..., None])[..., 0]
     new_cov = cov - gain @ cov[..., :dims, :]
+    follow = ~usable if gain_m_s is None else ~usable & np.isnan(gain_m_s[..., 0])
+    _take_over(new_state, state, new_cov, (usable & ~restarted, follow), (belief, anatomy, config))
     if restarted.any():
         _restart(new_state, new_cov, points, spread, restarted, (anatomy, config, lost))
         jumps = np.where(restarted, 0, jumps)
@@ -160,6 +197,24 @@ def advance(
     after = Belief(new_state, new_cov, age_s, jumps)
     far = usable & (surprise > config.gate**2) & ~restarted
     return Step(state, cov, keep, dt_s, restarted, far, after)
+
+
+def _take_over(
+    state: Floats, predicted: Floats, cov: Floats, seen: tuple[Mask, Mask],
+    rest: tuple[Belief, Anatomy, RefineConfig],
+) -> None:  # fmt: skip
+    """`take_over`; a joint that was out of sight tells of its own error and has no say.
+
+    What is neither seen nor to follow is carried by sensors, and keeps its own motion.
+    """
+    belief, anatomy, config = rest
+    usable, follow = seen
+    ties = ties_of(anatomy.skeleton)
+    fresh = usable & (belief.age_s <= 0)
+    weight = np.where(fresh, ties.weight, 0.0)
+    weight += ~usable * say(ties, np.maximum(belief.age_s, 1e-9), config.max_gap_s)
+    own = ~usable & ~follow
+    take_over(state, predicted, cov, (fresh, follow, own, weight), ties)
 
 
 def _restart(

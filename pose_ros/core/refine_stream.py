@@ -241,7 +241,7 @@ class StreamRefiner:
             state, cov, raw = state / scale, cov / scale[..., None] ** 2, raw / scale[:, None]
         belief = Belief(state, cov, memory.age_s[rows], memory.jumps[rows])
         confidence, dt_s = memory.confidence[rows], self._steps_s(rows)
-        steps, raw, turned_s = self._filter(rows, belief, raw, (scale, dt_s))
+        steps, raw, wrong_s = self._filter(rows, belief, raw, (scale, dt_s))
         first = steps[0].after
         if m > 1:
             anchor, anchor_cov = smooth(steps)
@@ -271,7 +271,8 @@ class StreamRefiner:
         lost = first.age_s > self.config.max_gap_s
         if lost.any():
             first.state[lost, d:], first.cov[lost] = 0.0, np.eye(2 * d)
-        self._doubt.commit(rows[ready], turned_s[ready], far[ready, 0], dt_s[ready, 0])
+        turned_s, crossed_s = (each[ready] for each in wrong_s)
+        self._doubt.commit(rows[ready], turned_s, far[ready, 0], dt_s[ready, 0], crossed_s)
         self._commit(rows, first, ready, unit)
         refined = np.where((age > self.config.max_prediction_s)[..., None], np.nan, refined)
         return self._publish(rows, unit, (first, refined, anchor_cov[:, 0]), (ready, bad))
@@ -287,23 +288,24 @@ class StreamRefiner:
 
     def _filter(
         self, rows: IntArray, belief: Belief, raw: Floats, rest: tuple[Floats, Floats]
-    ) -> tuple[list[Step], Floats, Floats]:
+    ) -> tuple[list[Step], Floats, tuple[Floats, Floats]]:
         """Run the filter over the raw frames; returns them with exchanged sides put right.
 
-        Third comes how long (P,) the sides have been wrong in the first frame. ``rest`` holds the
-        lengths (P, 1, 1) of the unit and the steps (P, m) in seconds.
+        Third comes how long (P,) everything, and the legs alone, have been exchanged in the first
+        frame. ``rest`` holds the lengths (P, 1, 1) of the unit and the steps (P, m) in seconds.
         """
-        memory, d, (scale, dt_s) = self._memory, self.dims, rest
+        memory, doubt, d, (scale, dt_s) = self._memory, self._doubt, self.dims, rest
         steps: list[Step] = []
-        turned_s = first_s = self._doubt.turned_s(rows)
+        turned_s, crossed_s = first_s = doubt.turned_s(rows), doubt.crossed_s(rows)
         for i in range(self._frames):
             confidence, spread = memory.confidence[rows, i], memory.spread[rows, i]
             if self.config.swap:
                 known = belief.age_s[..., None] <= self.config.max_gap_s
                 ahead = belief.state[..., :d] + dt_s[:, i, None, None] * belief.state[..., d:]
                 fresh = measured_freshly(ahead, belief.age_s, dt_s[:, i])
-                raw[:, i], turned_s = self._doubt.turn(raw[:, i], fresh, turned_s, dt_s[:, i])
-                first_s = turned_s if i == 0 else first_s
+                raw[:, i], turned_s = doubt.turn(raw[:, i], fresh, turned_s, dt_s[:, i])
+                raw[:, i], crossed_s = doubt.uncross(raw[:, i], fresh, crossed_s, dt_s[:, i])
+                first_s = (turned_s, crossed_s) if i == 0 else first_s
                 raw[:, i], _ = swap_limbs(
                     raw[:, i], np.where(known, ahead, np.nan), confidence, self.anatomy
                 )

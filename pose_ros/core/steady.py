@@ -33,6 +33,9 @@ MAX_GAP_S = 0.5
 #: Share of the smallest variance along the rays that all joints of a person have in common.
 COMMON = 0.95
 LEAST_M2 = 1e-6
+#: Speed that lasting errors pretend as they come and go, over their deviation, 1/s. Measured:
+#: Pose2Sim, six views of three people; stated sets then hold 93 % of the velocities, else 55 %.
+WANDER_HZ = 5.0
 _EYE = np.eye(3)
 
 
@@ -173,6 +176,12 @@ class SteadyPlace:
         memory.state = table[:2].T.copy()
         memory.cov = table[2:].T.reshape(-1, 2, 2).copy()
         memory.stamp_ns = np.where(measured, stamp_ns, memory.stamp_ns)
+
+
+def wandering_m_s(lasting_m2: FloatArray) -> FloatArray:
+    """(P, J) standard deviation per axis of the velocity that lasting errors pretend."""
+    variance = np.einsum("pjaa->pj", lasting_m2) / 3
+    return np.asarray(WANDER_HZ * np.sqrt(np.maximum(variance, 0.0)), np.float32)
 
 
 def _flat(memory: _Memory) -> Floats:

@@ -29,12 +29,13 @@ from pose_ros.core.body_urdf import urdf
 from pose_ros.core.link_frames import PersonSize
 from pose_ros.core.skeletons import COCO17, Skeleton
 from pose_ros.core.values import Body, Frame, PoseResult, TrackState
+from pose_ros.errors import ConfigError
 from pose_ros.messages import body_id
 from pose_ros.nodes.body_tf import BodyTf, tf_message
 from pose_ros.nodes.conversions import image_from_pixels
 from pose_ros.nodes.hri import HriMessages, message_types
 
-#: Pictures kept for ``cropped``: a network that looks ahead answers some frames later.
+#: Pictures kept for ``cropped``: with a look-ahead and a lag answers come up to 6 frames later.
 PICTURES = 8
 _HIPS = [COCO17.index("left_hip"), COCO17.index("right_hip")]
 
@@ -66,17 +67,21 @@ class Bodies:
         ``convention`` is that of the joint angles, "none" without them.
 
         Raises:
-            ConfigError: hri_msgs or tf2_msgs is asked for and not installed, or frames of links
-                without REP-155's angles.
+            ConfigError: hri_msgs or tf2_msgs is asked for and not installed, frames of links
+                without REP-155's angles, or pictures where there are no topics for them.
 
         """
+        if cropped and hri == "off":
+            raise ConfigError(
+                "privacy.publish_cropped is on and hri.enable is 'off': pictures are offered on "
+                "/humans/bodies/<id>/cropped; set hri.enable to auto, or publish_cropped to false"
+            )
         types, frames = message_types(hri), tf_message(tf, convention)
         self._node = node
         self._skeleton = skeleton
         self._people: dict[int, _Person] = {}
         self._topics = hri != "off"
-        shown = self._topics and cropped
-        self._pictures: deque[Frame] | None = deque(maxlen=PICTURES) if shown else None
+        self._pictures: deque[Frame] | None = deque(maxlen=PICTURES) if cropped else None
         self._camera_frame = ""
         self._types: Any = types
         self._hri = None if types is None else HriMessages(types, skeleton)

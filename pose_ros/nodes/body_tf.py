@@ -26,6 +26,16 @@ DEPTH = 100  # as tf2_ros's broadcaster
 _log = logging.getLogger(__name__)
 
 
+def tf_type() -> Any:
+    """Class ``tf2_msgs.msg.TFMessage``.
+
+    Raises:
+        ImportError: tf2_msgs is not installed.
+
+    """
+    return importlib.import_module("tf2_msgs.msg").TFMessage
+
+
 def tf_message(mode: str, convention: str) -> Any:
     """Class ``tf2_msgs.msg.TFMessage``; None where it is not wanted or, for "body", not installed.
 
@@ -41,7 +51,7 @@ def tf_message(mode: str, convention: str) -> Any:
             "REP-155's angles; set joints.convention to rep155, or tf to body"
         )
     try:
-        return importlib.import_module("tf2_msgs.msg").TFMessage
+        return tf_type()
     except ImportError as error:
         if mode == "full":
             raise ConfigError(

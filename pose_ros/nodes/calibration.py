@@ -6,11 +6,13 @@ a question waits for the worker, and one that takes some seconds waits without a
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from pose_ros.srv import CalibratePerson
 LONGEST_S = 60.0
 #: A bone of which nothing was measured is known to at most this share (human proportions).
 GUESSED = 0.11
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,14 +75,16 @@ class Calibrations:
         """In the worker's thread, between two frames: begin and end what is due.
 
         ``ids`` are the people who are followed; ``now_s`` is of any clock that does not stand.
+        A question that cannot be answered is refused and costs no image.
         """
         with self._lock:
             new, self._new = self._new, deque()
-        for question in new:
-            begun = _begin(question, embodier, ids, now_s)
-            if begun is not None:
-                self._running.append(begun)
-        self._running = [q for q in self._running if not _ended(q, embodier, ids, now_s)]
+        begun = [_tried(q, partial(_begin, q, embodier, ids, now_s)) for q in new]
+        running = [*self._running, *(q for q in begun if q is not None)]
+        self._running = []
+        for question in running:
+            if _tried(question, partial(_ended, question, embodier, ids, now_s)) is False:
+                self._running.append(question)
 
     def close(self, why: str) -> None:
         """Refuse whatever waits."""
@@ -88,6 +93,16 @@ class Calibrations:
         running, self._running = self._running, []
         for question in (*new, *running):
             question.refuse(why)
+
+
+def _tried(question: _Question, job: Callable[[], Any]) -> Any:
+    """What ``job`` returns; None, and the question is refused, if it fails."""
+    try:
+        return job()
+    except Exception as error:  # noqa: BLE001 (a question must not cost an image)
+        _log.error("~/calibrate_person: %s: %s", type(error).__name__, error)
+        question.refuse(f"{type(error).__name__}: {error}")
+        return None
 
 
 def _begin(

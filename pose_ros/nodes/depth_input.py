@@ -13,6 +13,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from pose_ros.core.camera import PinholeCamera
+from pose_ros.core.camera_info import is_rectified
 from pose_ros.core.depth import (
     decode_compressed_depth,
     decode_depth,
@@ -24,9 +25,9 @@ from pose_ros.errors import CalibrationError, ShapeError
 from pose_ros.nodes.conversions import camera_from_info, ns_from_time
 from pose_ros.nodes.frames import Transforms, tf_is_installed
 from pose_ros.nodes.inputs import sensor_qos
+from pose_ros.nodes.ros_logging import Sparingly
 
 KEPT = 6  # depth images waiting for their colour image
-LOG_EVERY_S = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -61,7 +62,7 @@ class DepthInput:
         self._refused = ""
         self._kept: deque[tuple[int, Image | CompressedImage]] = deque(maxlen=KEPT)
         self._came = threading.Condition()
-        self._logged_s = -float("inf")
+        self._said = Sparingly()
         kind = CompressedImage if transport == "compressedDepth" else Image
         self._depth = node.create_subscription(kind, "depth", self._take, sensor_qos(2))
         self._info = node.create_subscription(
@@ -154,14 +155,12 @@ class DepthInput:
 
     def _take_info(self, info: CameraInfo) -> None:
         try:
-            self._camera = camera_from_info(info)
+            self._camera = camera_from_info(info, is_rectified(self._depth.topic_name))
         except CalibrationError as error:
             self._camera = None
             self._refused = f"{self._info.topic_name} cannot be used: {error}"
             self._say(self._refused)
 
     def _say(self, sentence: str) -> None:
-        now = time.monotonic()
-        if now - self._logged_s >= LOG_EVERY_S:
-            self._logged_s = now
+        if self._said.due():
             _log.warning("depth: %s (%s)", sentence, self.counts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import time
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,13 @@ from pose_ros.core.rigid import moved
 from pose_ros.core.values import PoseResult
 from pose_ros.errors import CalibrationError, ConfigError
 from pose_ros.nodes.conversions import ns_from_time, time_from_ns
+from pose_ros.nodes.ros_logging import Sparingly
 
 try:
     import tf2_ros
 except ImportError:  # not among the wheels
     tf2_ros = None
 
-LOG_EVERY_S = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -97,7 +96,7 @@ class OutputFrame:
             ) from error
         self.frame = frame
         self.failures = 0
-        self._logged_s = -float("inf")
+        self._said = Sparingly()
 
     def close(self) -> None:
         """Stop listening."""
@@ -123,7 +122,5 @@ class OutputFrame:
 
     def _missed(self, why: str) -> None:
         self.failures += 1
-        now = time.monotonic()
-        if now - self._logged_s >= LOG_EVERY_S:
-            self._logged_s = now
+        if self._said.due():
             _log.warning("output_frame (%d so far): %s", self.failures, why)

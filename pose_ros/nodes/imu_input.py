@@ -20,7 +20,9 @@ from pose_ros.core.body_imu import BodyImus
 from pose_ros.core.ego import EgoMotion
 from pose_ros.core.imu import Imu
 from pose_ros.nodes.conversions import ns_from_time
+from pose_ros.nodes.imu_axes import ImuAxes
 from pose_ros.nodes.inputs import sensor_qos
+from pose_ros.nodes.ros_logging import Sparingly
 
 Floats = npt.NDArray[np.float64]
 
@@ -34,6 +36,8 @@ UNIT = 0.05
 SILENT_NS = 1_000_000_000
 #: Time between two words in the log about a sensor that does not help.
 LOG_EVERY_S = 30.0
+#: The given offset of the clocks is said to be wrong if the pictures tell another by more.
+OFF_S = 0.01
 _log = logging.getLogger(__name__)
 
 
@@ -65,14 +69,20 @@ class ImuInput:
     reads these, before each image.
     """
 
-    def __init__(self, node: Node, camera: EgoMotion | None, body: BodyImus | None) -> None:
-        """Subscribe to ``imu`` for the camera, and to the topic of every worn sensor."""
+    def __init__(
+        self, node: Node, camera: EgoMotion | None, body: BodyImus | None, by_tf: bool = False
+    ) -> None:
+        """Subscribe to ``imu`` for the camera, and to the topic of every worn sensor.
+
+        ``by_tf`` asks TF how the camera's sits; its samples are passed over until that is known.
+        """
+        self._axes = ImuAxes(node, camera) if by_tf and camera is not None else None
         self._waiting: deque[tuple[Imu, ImuMessage]] = deque(maxlen=KEPT)
         self._node, self._camera, self._body = node, camera, body
         self._subscriptions: list[Subscription] = []
         self._behind_s = math.nan
         self._counted, self._counted_s = 0, time.monotonic()
-        self._logged_s = -math.inf
+        self._said = Sparingly(LOG_EVERY_S)
         if camera is not None:
             self._subscribe("imu", partial(self.take, camera.imu))
         for strap in body.straps if body is not None else ():
@@ -88,25 +98,34 @@ class ImuInput:
         while self._subscriptions:
             self._node.destroy_subscription(self._subscriptions.pop())
         self._waiting.clear()
+        if self._axes is not None:
+            self._axes.close()
 
     def take(self, imu: Imu, message: ImuMessage) -> None:
         """Keep a message until `drain`."""
         self._waiting.append((imu, message))
 
-    def drain(self, stamp_ns: int | None = None) -> int:
+    def drain(self, stamp_ns: int | None = None, camera_frame: str = "") -> int:
         """Push what waits into the rings; returns how many messages that were.
 
-        ``stamp_ns`` is that of the image that is looked at next.
+        ``stamp_ns`` and ``camera_frame`` are of the image that is looked at next.
         """
         count = len(self._waiting)
         for _ in range(count):
             imu, message = self._waiting.popleft()
-            imu.push(*readings(message))
+            if self._sits(imu, message, camera_frame, stamp_ns):
+                imu.push(*readings(message))
         if stamp_ns is not None and self._camera is not None:
             span = self._camera.imu.span_ns
             theirs_ns = stamp_ns + round(self._camera.offset_s * 1e9)
             self._behind_s = math.nan if span is None else (theirs_ns - span[1]) * 1e-9
         return count
+
+    def _sits(self, imu: Imu, message: ImuMessage, frame: str, stamp_ns: int | None) -> bool:
+        """Whether the axes of a sample are known; those of worn sensors are learned."""
+        if self._axes is None or self._camera is None or imu is not self._camera.imu:
+            return True
+        return self._axes.ready(message.header.frame_id, frame, stamp_ns)
 
     def report(self) -> dict[str, float | str]:
         """What the diagnostics say: rates, ages, refused samples, and whether it helps."""
@@ -119,10 +138,27 @@ class ImuInput:
             self._counted_s = now_s
             both = counts | self._camera.counts
             out |= {f"imu_{name}": number for name, number in both.items()}
+            out |= self._clock(self._camera)
+            if self._axes is not None:
+                self._axes.rest()
+                out["imu_axes"] = self._axes.words
             out["imu_helps"] = self._helps(self._camera, new)
         if self._body is not None:
             out |= _worn(self._body)
         return out
+
+    def _clock(self, camera: EgoMotion) -> dict[str, float | str]:
+        """The offset of the clocks in use, and what the pictures say of it."""
+        found = camera.found  # the worker may replace it meanwhile
+        out: dict[str, float | str] = {"imu_offset_s": round(camera.offset_s, 4)}
+        if camera.clock is None:
+            return out
+        words = "not known" if found is None else f"{found.seconds:+.4f}"
+        if found is not None:
+            words += f" (correlation {found.correlation:.2f}{', sure' if found.sure else ''})"
+        if found is not None and found.sure and abs(found.seconds - camera.offset_s) > OFF_S:
+            self._doubt(f"no: imu.offset_s is {camera.offset_s:+.3f}, pictures say {words}")
+        return out | {"imu_offset_seen": words}
 
     def _helps(self, camera: EgoMotion, new: int) -> str:
         """Say in words what the camera's sensor is worth; doubts are logged now and then."""
@@ -144,9 +180,7 @@ class ImuInput:
         return self._doubt(f"no: {share}; are imu.axes and imu.offset_s right?")
 
     def _doubt(self, words: str) -> str:
-        now_s = time.monotonic()
-        if now_s - self._logged_s >= LOG_EVERY_S:
-            self._logged_s = now_s
+        if self._said.due():
             _log.warning("the camera's inertial sensor does not help: %s", words[4:])
         return words
 

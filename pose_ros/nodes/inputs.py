@@ -17,6 +17,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from pose_ros.core.camera import PinholeCamera
+from pose_ros.core.camera_info import is_rectified
 from pose_ros.errors import CalibrationError
 from pose_ros.nodes.conversions import camera_from_info
 
@@ -45,9 +46,13 @@ class ImageInput:
     """Subscriptions to ``image`` and ``camera_info``; they exist from construction to close."""
 
     def __init__(
-        self, node: Node, compressed: bool, on_image: Callable[[Image | CompressedImage], None]
-    ) -> None:
-        """Subscribe; ``on_image`` is called by the executor."""
+        self, node: Node, compressed: bool, on_image: Callable[[Image | CompressedImage], None],
+        rectified: str = "auto",
+    ) -> None:  # fmt: skip
+        """Subscribe; ``on_image`` is called by the executor.
+
+        ``rectified``: yes, no, or auto, by the name of the image topic (`is_rectified`).
+        """
         self.camera: PinholeCamera | None = None
         self.received = self.incompatible = 0  # images; publishers whose images will not arrive
         self._on_image = on_image
@@ -61,6 +66,9 @@ class ImageInput:
             sensor_qos(),
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._incompatible),
             qos_overriding_options=QoSOverridingOptions(_POLICIES),
+        )
+        self._rectified = rectified == "yes" or (
+            rectified == "auto" and is_rectified(self._image.topic_name)
         )
         self._camera_info = node.create_subscription(
             CameraInfo, "camera_info", self._take_info, sensor_qos(10),
@@ -107,7 +115,7 @@ class ImageInput:
             return
         self._info = info
         try:
-            self.camera = camera_from_info(info)
+            self.camera = camera_from_info(info, self._rectified)
         except CalibrationError as error:
             self.camera = None
             _log.warning("%s cannot be used: %s", self._camera_info.topic_name, error)
@@ -129,6 +137,7 @@ def _same_camera(a: CameraInfo, b: CameraInfo) -> bool:
     """Whether two infos differ in nothing but the header."""
     return (
         (a.k == b.k).all()
+        and (a.p == b.p).all()
         and a.d == b.d
         and (a.width, a.height, a.binning_x, a.binning_y, a.distortion_model)
         == (b.width, b.height, b.binning_x, b.binning_y, b.distortion_model)

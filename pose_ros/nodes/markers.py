@@ -3,7 +3,8 @@
 People of whom metres are known are drawn where they stand, in the namespace ``<body_id>``, each
 joint as the ellipsoid of its covariance. Of the others what can be shown honestly is the ray of
 each joint: their skeleton is drawn where its rays cross a plane 1 m in front of the camera, in
-the namespace ``<body_id>/rays``.
+the namespace ``<body_id>/rays``. Names stand above: against y in a camera's optical frame, along z
+in others.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from pose_ros.messages import body_id, quaternions
 LIFETIME_NS = 300_000_000
 LINE_WIDTH_M, RAY_WIDTH_M = 0.03, 0.006
 TEXT_HEIGHT_M, RAY_TEXT_M = 0.12, 0.04
+#: How far above the highest joint a name stands, where the person does and on the rays.
+ABOVE_M, RAY_ABOVE_M = 0.2, 0.08
 #: Ellipsoids reach this many standard deviations: 95 % in three dimensions.
 SPREADS = 2.795
 ELLIPSOID_MAX_M = 1.0
@@ -31,9 +34,15 @@ BONES, LABEL, JOINTS = 0, 1, 2  # marker ids; joints count on from the last
 class MarkerBuilder:
     """Builds the markers of a frame for one joint set."""
 
-    def __init__(self, skeleton: Skeleton, score_min: float) -> None:
-        """Prepare for a joint set; joints scoring less than ``score_min`` are left out."""
+    def __init__(self, skeleton: Skeleton, score_min: float, frame: str = "") -> None:
+        """Prepare for a joint set; joints scoring less than ``score_min`` are left out.
+
+        ``frame`` is that of the metres, empty for the camera's own.
+        """
         self.score_min = score_min
+        # REP-103: z is up but in frames whose name ends so.
+        optical = not frame or frame.endswith(("_optical", "_optical_frame"))
+        self._up = np.array([0.0, -1.0, 0.0] if optical else [0.0, 0.0, 1.0])
         self._edges = skeleton.edge_indices()
 
     def build(
@@ -61,7 +70,8 @@ class MarkerBuilder:
         xyz_m = body.poses.xyz_m[row]
         known = np.isfinite(xyz_m).all(axis=1)
         name, colour = body_id(number), _colour(number)
-        markers = self._bones(_marker(header, name, BONES, Marker.ADD), xyz_m, known)
+        bones = _marker(header, name, BONES, Marker.ADD)
+        markers = self._bones(bones, xyz_m, known, ABOVE_M * self._up)
         markers[0].scale.x, markers[1].scale.z = LINE_WIDTH_M, TEXT_HEIGHT_M
         covariance = body.poses.covariance_m2[row]
         sure = known & np.isfinite(covariance).all(axis=(1, 2))
@@ -92,22 +102,24 @@ class MarkerBuilder:
         if not known.any():
             return []
         bones = _marker(header, f"{body_id(number)}/rays", BONES, Marker.ADD)
-        markers = self._bones(bones, xyz_m, known)
+        markers = self._bones(bones, xyz_m, known, np.array([0.0, -RAY_ABOVE_M, 0.0]))
         markers[0].scale.x, markers[1].scale.z = RAY_WIDTH_M, RAY_TEXT_M
         for marker in markers:
             marker.color = _colour(number)
         return markers
 
-    def _bones(self, bones: Marker, xyz_m: np.ndarray, known: np.ndarray) -> list[Marker]:
-        """Lines between the known joints, and the person's name above them."""
+    def _bones(
+        self, bones: Marker, xyz_m: np.ndarray, known: np.ndarray, above_m: np.ndarray
+    ) -> list[Marker]:
+        """Lines between the known joints, and the person's name ``above_m`` (3,) the highest."""
         bones.type = Marker.LINE_LIST
         pairs = self._edges[known[self._edges].all(axis=1)]
         bones.points = [_point(p) for p in xyz_m[pairs.reshape(-1)].tolist()]
         label = _marker(bones.header, bones.ns, LABEL, Marker.ADD)
         label.type = Marker.TEXT_VIEW_FACING
         label.text = bones.ns.partition("/")[0]
-        x, y, z = xyz_m[known][np.argmin(xyz_m[known][:, 1])].tolist()
-        label.pose.position = _point([x, y - 0.08 * z, z])
+        highest = xyz_m[known][np.argmax(xyz_m[known] @ above_m)]
+        label.pose.position = _point((highest + above_m).tolist())
         return [bones, label]
 
 

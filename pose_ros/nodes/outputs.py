@@ -69,10 +69,13 @@ class Outputs:
         """Time since the last message on /human_pose, or since the start."""
         return time.monotonic() - self._sent_s
 
-    def open(self, skeleton: Skeleton, facts: dict[str, str], convention: str) -> None:
-        """Advertise the topics; ``facts`` about the network go to the diagnostics.
+    def open(
+        self, skeleton: Skeleton, facts: dict[str, str], convention: str, frame: str = ""
+    ) -> None:
+        """Advertise the topics; ``facts`` about the results go to the diagnostics.
 
-        ``convention`` is that of the joint angles, "none" without them.
+        ``convention`` is that of the joint angles, "none" without them; ``frame`` that of the
+        metres, empty for the camera's own.
 
         Raises:
             ConfigError: topics are asked for whose messages are not installed; nothing is
@@ -89,7 +92,7 @@ class Outputs:
         steady = pose_qos(settings.output_deadline_s)
         self._messages = pose_messages(skeleton, self._score_min)
         self._ahead = pose_messages(skeleton, self._score_min)
-        self._builder = MarkerBuilder(skeleton, self._score_min)
+        self._builder = MarkerBuilder(skeleton, self._score_min, frame)
         self._diagnostics = Diagnostics(node.resolve_topic_name("image"), facts)
         create = node.create_lifecycle_publisher
         self._poses = create(HumanPoseArray, graph.POSES, steady)

@@ -25,13 +25,14 @@ from pose_ros.core.values import PoseResult, TrackState
 from pose_ros.errors import ConfigError, PoseRosError
 from pose_ros.msg import HumanPoseArray
 from pose_ros.nodes import conversions, parameters, process, ros_logging
+from pose_ros.nodes.body_tf import tf_type
 from pose_ros.nodes.calibration import Calibrations
 from pose_ros.nodes.depth_input import DepthInput
 from pose_ros.nodes.frames import OutputFrame
 from pose_ros.nodes.health import ASKED_PER_DEADLINE, BUSY_SILENCE, IDLE_SILENCE, Health
 from pose_ros.nodes.imu_input import ImuInput
 from pose_ros.nodes.inputs import ImageInput
-from pose_ros.nodes.level_frame import LevelFrame
+from pose_ros.nodes.level_frame import LevelFrame, LevelTf
 from pose_ros.nodes.outputs import Outputs
 from pose_ros.nodes.worker import Worker
 from pose_ros.srv import CalibratePerson
@@ -84,7 +85,8 @@ class PoseNode(LifecycleNode):
             self.outputs = Outputs(self, self.settings, self.config.model.score_min)
             lifted = self.config.lift.source != "none"
             convention = self.config.joints.convention if lifted else "none"
-            self.outputs.open(self.pipeline.skeleton, self.pipeline.net.facts, convention)
+            frame = "" if self.frames is None else self.frames.frame
+            self.outputs.open(self.pipeline.skeleton, self.pipeline.facts, convention, frame)
         except PoseRosError as error:
             _log.error("cannot configure: %s", error)
             if self.frames is not None:
@@ -121,9 +123,20 @@ class PoseNode(LifecycleNode):
                 f"output_frame '{wanted}' and imu.level_frame '{level}': give one of them"
             )
         if level:
-            embodier = self.pipeline.embodier
-            return LevelFrame(level, None if embodier is None else embodier.ego)
+            embodier, tf = self.pipeline.embodier, None
+            camera = None if embodier is None else embodier.ego
+            if camera is not None and self.settings.tf != "none":
+                tf = self._level_tf(level)
+            return LevelFrame(level, camera, tf)
         return OutputFrame(self, wanted, self.settings.tf_timeout_s) if wanted else None
+
+    def _level_tf(self, frame: str) -> LevelTf | None:
+        """Return what tells TF of the level frame; None where tf2_msgs is not installed."""
+        try:
+            return LevelTf(self, tf_type(), frame)
+        except ImportError:
+            _log.info("tf2_msgs is not installed: frame '%s' is not put on /tf", frame)
+            return None
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start the worker."""
@@ -135,7 +148,8 @@ class PoseNode(LifecycleNode):
         self._apply_settings(self.settings)
         self._apply_config(self.config)
         compressed = self.settings.image_transport == "compressed"
-        self.inputs = ImageInput(self, compressed, self._take_image)
+        rectified = self.settings.image_rectified
+        self.inputs = ImageInput(self, compressed, self._take_image, rectified)
         self.depth = None
         if self.settings.depth_transport != "none":
             self.depth = DepthInput(
@@ -145,7 +159,8 @@ class PoseNode(LifecycleNode):
             )  # fmt: skip
         ego, embodier = self.pipeline.ego, self.pipeline.embodier
         worn = None if embodier is None else embodier.body
-        self.imus = None if ego is None and worn is None else ImuInput(self, ego, worn)
+        by_tf = self.config.imu.axes == "auto"
+        self.imus = None if ego is None and worn is None else ImuInput(self, ego, worn, by_tf)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still
         self._stale_timer = self.create_timer(
             self.settings.output_deadline_s / ASKED_PER_DEADLINE, self._tell_if_stale, clock=steady
@@ -269,7 +284,7 @@ class PoseNode(LifecycleNode):
             frame = dataclasses.replace(frame, depth=self.depth.of(frame.stamp_ns, frame.frame_id))
         decoded = time.monotonic()
         if self.imus is not None:
-            self.imus.drain(frame.stamp_ns)
+            self.imus.drain(frame.stamp_ns, frame.frame_id)
         self.outputs.see(frame)
         results = self.pipeline.push(frame, hurried=self.worker.behind)
         self._last_header, self._received_s = header, start

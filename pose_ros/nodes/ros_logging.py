@@ -1,8 +1,9 @@
-"""The standard library's ``logging`` forwarded to a node's logger."""
+"""The standard library's ``logging`` forwarded to a node's logger, and not too much of it."""
 
 from __future__ import annotations
 
 import logging
+import time
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
@@ -26,6 +27,23 @@ class RosHandler(logging.Handler):
             self._logger.info(text)
         else:
             self._logger.debug(text)
+
+
+class Sparingly:
+    """Tells whether a sentence that could be said for every image is due again."""
+
+    def __init__(self, every_s: float = 5.0) -> None:
+        """Once per ``every_s``, the first at once."""
+        self._every_s = every_s
+        self._said_s = -float("inf")
+
+    def due(self) -> bool:
+        """Whether to say it now; from then on the time counts anew."""
+        now_s = time.monotonic()
+        if now_s - self._said_s < self._every_s:
+            return False
+        self._said_s = now_s
+        return True
 
 
 def forward(logger: RcutilsLogger) -> None:

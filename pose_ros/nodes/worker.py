@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+from pose_ros.nodes.ros_logging import Sparingly
 
 Job = TypeVar("Job")
 _log = logging.getLogger(__name__)
@@ -31,8 +32,7 @@ class Worker(Generic[Job]):
         self.dropped = 0
         self.failed = 0
         self._handle = handle
-        self._log_every_s = log_every_s
-        self._logged_s = -float("inf")
+        self._said = Sparingly(log_every_s)
         self._patience = self._room = patience
         self._line: deque[tuple[Job, bool]] = deque()  # with whether the job is counted
         self._busy = False
@@ -102,9 +102,7 @@ class Worker(Generic[Job]):
             return self._line.popleft() if self._line else None
 
     def _report(self, error: Exception) -> None:
-        now = time.monotonic()
-        if now - self._logged_s >= self._log_every_s:
-            self._logged_s = now
+        if self._said.due():
             kind = type(error).__name__
             _log.error("frame skipped (%d so far): %s: %s", self.failed, kind, error)
             _log.debug("where it was raised", exc_info=error)

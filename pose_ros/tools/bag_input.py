@@ -15,7 +15,7 @@ from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection
 
 from pose_ros.core.camera import PinholeCamera
-from pose_ros.core.camera_info import camera_from_info
+from pose_ros.core.camera_info import camera_from_info, is_rectified
 from pose_ros.core.decode import decode_compressed, decode_image
 from pose_ros.core.depth import (
     decode_compressed_depth,
@@ -30,6 +30,7 @@ from pose_ros.tools.cli import log
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 INFO_TYPE = "sensor_msgs/msg/CameraInfo"
+TRANSPORTS = ("compressed", "compressedDepth")  # last part of such a topic's name
 KEPT = 30  # depth images that may still belong to an image
 
 
@@ -50,6 +51,14 @@ def open_bag(path: Path) -> Iterator[AnyReader]:
         raise SourceError(
             f"{path}: expected a rosbag2 directory (sqlite3 or MCAP, metadata.yaml): {error}"
         ) from error
+
+
+def info_topic(topic: str) -> str:
+    """Where the calibration of an image topic is published: beside it, whatever its transport."""
+    names = topic.split("/")
+    if names[-1] in TRANSPORTS:
+        names.pop()
+    return "/".join([*names[:-1], "camera_info"])
 
 
 def image_connection(reader: AnyReader, topic: str | None, depth: str | None = None) -> Connection:
@@ -143,10 +152,14 @@ class BagInput:
         self._rgb_from_depth = parse_extrinsics(extrinsics)
         self.image = image_connection(reader, topic, depth)
         self.depth = image_connection(reader, depth) if depth else None
-        wanted = [c.topic.rpartition("/")[0] for c in (self.image, self.depth) if c is not None]
-        names = [f"{folder}/camera_info" for folder in wanted]
+        #: Topic of each calibration, and whether it is read for a rectified image.
+        self._wanted = {
+            info_topic(c.topic): is_rectified(c.topic)
+            for c in (self.depth, self.image)
+            if c is not None
+        }
         self._infos = [
-            c for c in reader.connections if c.msgtype == INFO_TYPE and c.topic in names
+            c for c in reader.connections if c.msgtype == INFO_TYPE and c.topic in self._wanted
         ]
         self._cameras: dict[str, PinholeCamera | None] = {}
         for connection in self._infos:  # images recorded before the first one use that one, too
@@ -195,11 +208,12 @@ class BagInput:
         )  # fmt: skip
 
     def _camera(self, connection: Connection) -> PinholeCamera | None:
-        return self._cameras.get(connection.topic.rpartition("/")[0] + "/camera_info")
+        return self._cameras.get(info_topic(connection.topic))
 
     def _calibrate(self, connection: Connection, raw: bytes) -> None:
         try:
-            camera = camera_from_info(self._reader.deserialize(raw, connection.msgtype))
+            info = self._reader.deserialize(raw, connection.msgtype)
+            camera = camera_from_info(info, self._wanted[connection.topic])
         except CalibrationError as error:
             if connection.topic not in self._cameras:
                 log.warning("%s cannot be used: %s", connection.topic, error)

@@ -17,11 +17,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from pose_ros.core.refine import stream_config
 from pose_ros.errors import ConfigError
 from pose_ros.tools import bench_memory, bench_nets, bench_pipeline, cli
 from pose_ros.tools.bench_refine import refine_rows
@@ -63,7 +65,7 @@ def bench_transport(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def bench_refine(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row per method, over all people; see `refine_rows`."""
-    for row in refine_rows(bodies(args)):
+    for row in refine_rows(bodies(args), config=replace(stream_config(3), lag=args.lag)):
         row = {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in row.items()}
         row |= {"jitter": row.pop("jitter_m_s3"), "ms": row.pop("ms_per_frame", None)}
         yield {**row, "people": (args.people or [PEOPLE])[-1]}
@@ -120,6 +122,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--mocap", metavar="FOLDER", help="refine: longest clips of these archives (*.npz)"
+    )
+    parser.add_argument(
+        "--lag", type=int, default=0, choices=range(4), help="refine: filter.lag (default: 0)"
     )
     bench_nets.add_options(parser)
     cli.add_pipeline_options(parser)

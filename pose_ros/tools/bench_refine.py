@@ -3,7 +3,8 @@
 raw        the spoiled joints; a hidden one keeps its last value
 one_euro   the One-Euro filter
 kalman     a constant-velocity Kalman filter
-aprs       `StreamRefiner` with bones learned on the way (`BoneLengths`), lag 0 or as named
+aprs       `StreamRefiner` with bones learned on the way (`BoneLengths`); with a lag every answer
+           is judged by the frame that it is of
 
 Letters: T frames, K joints, E bones.
 """
@@ -138,10 +139,13 @@ def refine_rows(
 def _compare(
     spoiled: Spoiled, truth: Array, stamps_s: Array, skeleton: Skeleton, config: RefineConfig
 ) -> dict[str, dict[str, float]]:
-    """Every method's numbers on one trajectory."""
-    refined = refine_stream(spoiled, stamps_s, skeleton, config)
+    """Every method's numbers on one trajectory; its last frames have no answer under a lag."""
+    refined = refine_stream(spoiled, stamps_s, skeleton, config)[config.lag :]
     patient = replace(config, max_prediction_s=1e3, max_gap_s=1e3)
-    unending = refine_stream(spoiled, stamps_s, skeleton, patient)
+    unending = refine_stream(spoiled, stamps_s, skeleton, patient)[config.lag :]
+    answered = slice(0, len(refined))
+    truth, stamps_s = truth[answered], stamps_s[answered]
+    spoiled = Spoiled(**{name: part[answered] for name, part in vars(spoiled).items()})
     sure = np.where(spoiled.score[..., None] >= SURE_ENOUGH, spoiled.points, np.nan)
     ways = {
         "raw": hold(spoiled.points).astype(np.float64),

@@ -8,7 +8,8 @@ import pytest
 
 from pose_ros.core.anthropometry import anatomy_of
 from pose_ros.core.body_imu import BodyImus, Strap
-from pose_ros.core.body_imu_fit import assign, fit_mounts, fit_yaw, turn_about_up
+from pose_ros.core.body_imu_fit import Mounts, assign, fit_mounts, fit_yaw, turn_about_up
+from pose_ros.core.body_imu_watch import Moments, SensorFrames, Watched, bend_weights
 from pose_ros.core.imu import GRAVITY_M_S2
 from pose_ros.core.penalties import Context
 from pose_ros.core.refine_energy import stream_config
@@ -26,6 +27,7 @@ WORLD_FROM_CAMERA = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
 UPPER, LOWER, WRIST = 0.30, 0.26, COCO17.index("left_wrist")
 SENSORS = ("left_upper_arm", "left_forearm")
 FRAME_NS = 33_333_333
+USUAL_M = np.tile([0.30, 0.42, 0.26, 0.42], (2, 1)).T.reshape(-1)
 
 
 def joints(t: float) -> np.ndarray:
@@ -83,9 +85,9 @@ def feed(imus: BodyImus, t_ns: int, until_ns: int, yaw: float = 0.7) -> int:
     """Push 100 Hz samples up to a time; returns the next stamp."""
     heading = mounts(yaw)[1]
     while t_ns <= until_ns:
-        for k, name in enumerate(SENSORS):
-            gyro, force, world = sample(t_ns, k)
-            imus.imus[name].push(t_ns, gyro, force, heading @ world)
+        for name, imu in imus.imus.items():
+            gyro, force, world = sample(t_ns, SENSORS.index(name))
+            imu.push(t_ns, gyro, force, heading @ world)
         t_ns += 10_000_000
     return t_ns
 
@@ -121,36 +123,198 @@ def run(straps, seconds=7.0, hide_s=6.0, dead_s=np.inf, noise_m=0.01, yaw=0.7):
     return np.array(off), imus, np.array(states)
 
 
+FREE = np.ones((1, len(BONES)), bool)
+
+
+def watch(
+    yaw: float, seconds: float = 6.0, hide: tuple[str, ...] = (), aside: float = 0.0
+) -> Moments:
+    """What is kept of a wearer whose joints ``hide`` are never seen, without any noise.
+
+    The one sensor is the forearm's, ``aside`` metres beside the bone.
+    """
+    turned, heading = mounts(yaw)
+    frames, kept = SensorFrames(1), Watched(BONES, 1, USUAL_M)
+    inner, outer = BONES.T
+    unseen = [COCO17.index(joint) for joint in hide]
+    off = aside * turned[1].T @ [1.0, 0.0, 0.0]
+
+    def at(t: float) -> np.ndarray:
+        return heading @ (point(t, 1) + arm(t)[1] @ turned[1] @ off)
+
+    for n in range(round(seconds * 30)):
+        t, dt, h = n / 30, 1 / 30, 1e-4
+        # The velocity since the last frame whose midpoint rule lands where the sensor is.
+        gain = (at(t + h) - at(t - h) - at(t - dt + h) + at(t - dt - h)) / (2 * h)
+        world = joints(t)
+        world[unseen] = np.nan
+        along = world[outer] - world[inner]
+        frames.push(n * FRAME_NS, (heading @ arm(t)[1] @ turned[1])[None], gain[None])
+        kept.add(frames, world, along / np.linalg.norm(along, axis=1, keepdims=True))
+    return kept.moments()
+
+
 def test_mounting_and_yaw_are_found_exactly_from_exact_directions() -> None:
-    times = np.arange(0.0, 6.0, 0.06)
-    turned, heading = mounts(0.7)
-    world = np.array([heading @ arm(t)[1] @ turned[1] for t in times])
-    seen = np.array([[arm(t)[0][:, 1], arm(t)[1][:, 1]] for t in times])
-    found = fit_mounts(world, seen)
-    assert found.sure[1] and found.yaw_rad[1] == pytest.approx(0.7, abs=1e-6)
-    assert np.allclose(found.axis[1], turned[1].T @ [0, 1, 0], atol=1e-6)
-    assert found.residual_rad[1] < 0.05 < found.residual_rad[0]
-    yaw, residual = fit_yaw(world, found.axis[1], seen[:, 1])
+    told = watch(0.7)
+    told = replace(told, bent=np.full_like(told.bent, np.nan))
+    bone = NAMES.index("left_forearm")
+    found = fit_mounts(told, BONES, np.array([0.5]))
+    assert found.sure[0, bone] and found.yaw_rad[0, bone] == pytest.approx(0.7, abs=1e-3)
+    axis = mounts()[0][1].T @ [0, 1, 0]
+    assert np.allclose(found.axis[0, bone], axis, atol=1e-3)
+    assert found.misfit[0, bone] < 1e-3 < 1.0 < found.misfit[0, NAMES.index("left_upper_arm")]
+    yaw, residual = fit_yaw(told.world[:, bone, 0], axis, told.seen[:, bone])
     assert yaw == pytest.approx(0.7, abs=1e-6) and residual < 1e-5
-    assert np.allclose(turn_about_up(world @ found.axis[1], yaw), seen[:, 1], atol=1e-5)
+    seen = told.seen[:, bone]
+    known = np.isfinite(seen).all(axis=1)
+    said = turn_about_up(told.world[known, bone, 0] @ axis, yaw)
+    assert np.allclose(said, seen[known], atol=1e-5)
+
+
+def test_a_wrist_tells_the_yaw_of_a_forearm_whose_elbow_is_never_seen() -> None:
+    told = watch(-2.0, hide=("left_elbow", "left_shoulder"))
+    bone = NAMES.index("left_forearm")
+    assert np.isnan(told.seen[:, bone]).all()
+    found = fit_mounts(told, BONES, np.array([0.5]))
+    assert found.freedom[0, bone] > 30 and found.misfit[0, bone] < 0.02
+    assert found.yaw_rad[0, bone] % (2 * np.pi) == pytest.approx(2 * np.pi - 2.0, abs=0.02)
+
+
+@pytest.mark.parametrize("rho", [0.2, 0.8])
+def test_where_on_the_bone_a_sensor_is_comes_out_of_how_it_moves(rho: float) -> None:
+    """It is in the middle, 4 cm aside; the strap says something else."""
+    bone, turned = NAMES.index("left_forearm"), mounts()[0][1]
+    found = fit_mounts(watch(0.7, seconds=8.0, aside=0.04), BONES, np.array([rho]))
+    want = turned.T @ [-0.04, LOWER / 2, 0.0]
+    assert np.linalg.norm(found.lever_m[0, bone] - want) < 0.02
+    assert abs(found.yaw_rad[0, bone] - 0.7) < 0.02
+
+
+def test_a_path_s_bend_knows_neither_place_nor_velocity() -> None:
+    t = np.linspace(-0.5, 0.0, 16)
+    seen = np.ones((16, 3), bool)
+    seen[[3, 4, 9], 1] = False
+    seen[5:, 2] = False
+    weight, known = bend_weights(t, seen)
+    assert known.tolist() == [True, True, False]
+    for joint in (0, 1):
+        w = weight[:, joint]
+        assert np.allclose([w.sum(), w @ t, np.linalg.norm(w)], [0.0, 0.0, 1.0], atol=1e-12)
+        assert w @ (3.0 + 2.0 * t + 5.0 * t**2) == pytest.approx(5.0 * (w @ t**2))
+        assert w @ t**2 > 0.02
+    assert (weight[[3, 4, 9], 1] == 0).all()
 
 
 def test_a_sensor_that_hardly_moves_tells_nothing() -> None:
-    world = np.tile(np.eye(3), (100, 1, 1))
-    seen = np.tile(np.array([0.0, 0.6, -0.8]), (100, 2, 1))
-    assert not fit_mounts(world, seen).sure.any()
-    none = fit_mounts(world[:5], seen[:5])
-    assert not none.sure.any() and np.isnan(none.axis).all() and np.isnan(none.residual_rad).all()
-    assert all(np.isnan(fit_yaw(world[:5], np.array([1.0, 0, 0]), seen[:5, 0])))
+    frames, kept = SensorFrames(1), Watched(BONES, 1, USUAL_M)
+    still = joints(0.0)
+    down = np.tile([0.0, 0.6, -0.8], (len(BONES), 1))
+    few = fit_mounts(kept.moments(), BONES, np.array([0.5]))
+    assert not few.sure.any() and np.isnan(few.misfit).all() and np.isnan(few.axis).all()
+    assert assign(few, FREE) == {}
+    for n in range(200):
+        frames.push(n * FRAME_NS, np.eye(3)[None], np.zeros((1, 3)))
+        kept.add(frames, still, down)
+    found = fit_mounts(kept.moments(), BONES, np.array([0.5]))
+    assert not found.sure.any() and (found.misfit < 1e-3).all()
+    assert all(np.isnan(fit_yaw(np.tile(np.eye(3), (5, 1, 1)), np.array([1.0, 0, 0]), down[:5])))
+
+
+def test_a_gap_of_a_sensor_spoils_no_path() -> None:
+    frames, kept = SensorFrames(1), Watched(BONES, 1, USUAL_M)
+    still, down = joints(0.0), np.full((len(BONES), 3), np.nan)
+    for n in range(60):
+        gain = np.array([[np.nan] * 3]) if n == 30 else np.array([[0.1, 0.0, 0.0]])
+        frames.push(n * FRAME_NS, np.eye(3)[None], gain)
+        kept.add(frames, still, down)
+    path = kept.moments().path[:, WRIST, 0]
+    known = np.isfinite(path).all(axis=1)
+    # A constant push of 3 m/s^2 bends all whole paths alike; the half second after it is unknown.
+    assert 3 <= known.sum() <= 12 and np.allclose(path[known], path[known][-1], atol=1e-9)
+
+
+def fits(misfit: list[list[float]], explained: float = 500.0, **other: object) -> Mounts:
+    of = np.array(misfit)
+    same = np.zeros((*of.shape, 3))
+    mounts = Mounts(
+        same, same, 0 * of, of, np.full(of.shape, 400.0), np.full(of.shape, explained),
+        np.full(of.shape, 0.02), np.ones(of.shape, bool), np.full(of.shape[1], 0.4),
+    )  # fmt: skip
+    return replace(mounts, **other)
 
 
 def test_bones_that_fit_equally_well_are_not_guessed() -> None:
-    sure = np.ones((2, 3), bool)
-    clear = np.radians([[5.0, 20.0, 30.0], [25.0, 5.0, 30.0]])
-    assert assign(clear, sure) == {0: 0, 1: 1}
-    alike = np.radians([[5.0, 6.0, 30.0], [25.0, 5.0, 30.0]])
-    assert assign(alike, sure) == {1: 1}
-    assert assign(clear, ~sure) == {} and assign(np.full((1, 2), np.nan), sure[:1, :2]) == {}
+    free = np.ones((2, 3), bool)
+    clear = fits([[0.5, 4.0, 9.0], [3.0, 0.6, 9.0]])
+    assert assign(clear, free) == {0: 0, 1: 1}
+    assert assign(fits([[0.5, 0.7, 9.0], [3.0, 0.6, 9.0]]), free) == {}  # both sensors on bone 1
+    assert assign(replace(clear, sure=~free), free) == {} and assign(clear, ~free) == {}
+
+
+def test_a_fit_that_noise_does_not_explain_waits_while_the_right_bone_may_be_unseen() -> None:
+    free = np.ones((1, 2), bool)
+    assert assign(fits([[1.4, 9.0]]), free) == {0: 0}
+    unseen = fits([[1.4, np.nan]], freedom=np.array([[400.0, 0.0]]))
+    assert assign(unseen, free) == {}
+    assert assign(replace(unseen, noise=np.array([1.2, np.nan])), free) == {0: 0}
+    assert assign(unseen, np.array([[True, False]])) == {0: 0}  # its bone was given
+    # Little was seen of the second bone, but enough to see that it is the right one.
+    little = fits([[1.4, 0.5]], freedom=np.array([[400.0, 80.0]]))
+    assert 0 not in assign(replace(little, explained=np.array([[900.0, 100.0]])), free).values()
+
+
+def learn(straps: tuple[Strap, ...], seconds: float, seen_s: float | None = None) -> BodyImus:
+    """Somebody is watched at 15 Hz; ``seen_s`` of every 4 s show the elbow, the shoulder none."""
+    imus, at_ns, rng = BodyImus(COCO17, straps), 0, np.random.default_rng(11)
+    for n in range(round(seconds * 15)):
+        stamp = 2 * n * FRAME_NS
+        at_ns = feed(imus, at_ns, stamp)
+        points = camera(stamp * 1e-9)[None] + rng.normal(0, 0.01, (1, 17, 3)).astype(np.float32)
+        score = np.full((1, 17), 0.9, np.float32)
+        if seen_s is not None:
+            score[0, COCO17.index("left_shoulder")] = 0.0
+            if stamp % 4_000_000_000 > seen_s * 1e9:
+                score[0, COCO17.index("left_elbow")] = 0.0
+        imus.learn(stamp, IDS, points, score, WORLD_FROM_CAMERA)
+    return imus
+
+
+def test_a_forearm_is_found_whose_shoulder_is_never_and_whose_elbow_is_rarely_seen() -> None:
+    imus = learn(tuple(Strap(s) for s in SENSORS), 12.0, 0.8)
+    assert imus.assigned() == {"left_forearm": "left_forearm"}
+    axis = imus._places[1].axis @ mounts()[0][1].T @ [0, 1, 0]
+    assert axis > np.cos(np.radians(6.0))
+
+
+def test_given_places_that_are_wrong_are_not_believed() -> None:
+    """Swapped, the sensors tell nothing; with an axis that is far off it is learned."""
+    axes = [tuple((turn.T @ [0, 1, 0]).tolist()) for turn in mounts()[0]]
+    upper, lower = SENSORS
+    assert learn((Strap(upper, lower), Strap(lower, upper)), 8.0).assigned() == {}
+    assert (
+        learn((Strap(upper, lower, axes[0]), Strap(lower, upper, axes[1])), 8.0).assigned() == {}
+    )
+    off = exp_so3(np.array([0.0, 0.0, np.radians(33.0)])) @ axes[1]
+    imus = learn((Strap(SENSORS[1], SENSORS[1], tuple(off.tolist())),), 10.0)
+    found = imus._places[0].axis
+    assert imus.assigned() == {SENSORS[1]: SENSORS[1]} and off @ axes[1] < np.cos(np.radians(25.0))
+    assert found @ axes[1] > np.cos(np.radians(6.0))
+
+
+def test_a_sensor_on_the_wrong_bone_is_moved_when_more_was_seen() -> None:
+    imus = BodyImus(COCO17, tuple(Strap(s) for s in SENSORS))
+    at_ns = 0
+    for n in range(13 * 30):
+        stamp = n * FRAME_NS
+        at_ns = feed(imus, at_ns, stamp)
+        score, points = np.full((1, 17), 0.9, np.float32), camera(stamp * 1e-9)[None]
+        score[0, COCO17.index("right_ankle")] = 0.0  # so that nothing slips
+        imus.learn(stamp, IDS, points, score, WORLD_FROM_CAMERA)
+        if n == 6 * 30:
+            assert imus.assigned() == {s: s for s in SENSORS}
+            imus._places[1].bone = NAMES.index("right_shank")
+    assert imus.assigned() == {s: s for s in SENSORS}
+    assert imus.counts["moved"] == 1 and imus.counts["slipped"] == 0
 
 
 def test_places_are_found_without_being_told_and_bridge_a_second() -> None:

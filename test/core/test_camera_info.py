@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pose_ros.core.camera_info import camera_from_info
+from pose_ros.core.camera_info import camera_from_info, is_rectified
 from pose_ros.errors import CalibrationError
 
 
@@ -15,6 +15,7 @@ def info(**fields: Any) -> SimpleNamespace:
     values: dict[str, Any] = {
         "width": 640, "height": 480, "distortion_model": "plumb_bob", "d": np.zeros(5),
         "k": [600.0, 0, 319.5, 0, 610.0, 239.5, 0, 0, 1], "binning_x": 0, "binning_y": 0,
+        "p": [500.0, 0, 310.0, 0, 0, 505.0, 230.0, 0, 0, 0, 1, 0],
         "roi": SimpleNamespace(**(region | fields.pop("roi", {}))),
     }  # fmt: skip
     return SimpleNamespace(**(values | fields))
@@ -49,3 +50,28 @@ def test_what_cannot_project_is_refused() -> None:
         camera_from_info(info(k=[0.0] * 9))
     with pytest.raises(CalibrationError, match="got 'equidistant'"):
         camera_from_info(info(distortion_model="equidistant"))
+
+
+def test_a_rectified_image_has_the_projection_and_no_lens() -> None:
+    bent = info(d=[0.1, 0.0, 0.0, 0.0, 0.0])
+    assert camera_from_info(bent, True).distortion == ()
+    whole = camera_from_info(bent, True).project(np.array([[0.3, -0.2, 2.0]]))[0]
+    np.testing.assert_allclose(whole, (310 + 500 * 0.15, 230 - 505 * 0.1))
+    wide = info(distortion_model="equidistant", d=[0.1, 0.0, 0.0, 0.0])
+    assert camera_from_info(wide, True) == camera_from_info(bent, True)
+    half = camera_from_info(info(binning_x=2, binning_y=2), True)
+    assert (half.width_px, half.fx_px) == (320, 250.0)
+    with pytest.raises(CalibrationError, match="P: expected the projection of the rectified"):
+        camera_from_info(info(p=[0.0] * 12), True)
+
+
+@pytest.mark.parametrize(
+    ("topic", "rectified"),
+    [
+        ("/camera/image_rect", True), ("/camera/color/image_rect_color", True),
+        ("/camera/image_rect/compressed", True), ("/camera/image_raw", False), ("image", False),
+        ("/image_rect/left/image_raw", False), ("/camera/image", False),
+    ],
+)  # fmt: skip
+def test_rectified_images_are_told_by_their_names(topic: str, rectified: bool) -> None:
+    assert is_rectified(topic) is rectified

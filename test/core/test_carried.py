@@ -9,6 +9,8 @@ from pose_ros.core.camera import PinholeCamera
 from pose_ros.core.config import PipelineConfig
 from pose_ros.core.ego import StillCamera, homography, moved_px, turn_boxes, turn_pixels
 from pose_ros.core.lift_mono import MonocularLifter
+from pose_ros.core.refine_energy import stream_config
+from pose_ros.core.refine_stream import StreamRefiner
 from pose_ros.core.skeletons import COCO17
 from pose_ros.core.so3 import exp_so3
 from pose_ros.core.steady import SteadyPlace
@@ -127,3 +129,25 @@ def test_a_camera_on_a_wall() -> None:
     np.testing.assert_allclose(up, [0.0, -np.cos(0.3), -np.sin(0.3)], atol=1e-12)
     ahead = StillCamera(0.3).world(0) @ [0.0, 0.0, 1.0]
     np.testing.assert_allclose(ahead, [np.cos(0.3), 0.0, -np.sin(0.3)], atol=1e-12)
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_somebody_behind_the_camera_does_not_come_back_from_the_other_side(side: float) -> None:
+    """The camera turns away by 2.9 rad: what is remembered leaves the picture and stays away."""
+    turn = homography(CAMERA, exp_so3(np.array([0.0, side * 0.1, 0.0])))
+    tracker = Tracker(PipelineConfig().track, COCO17)
+    pose = poses_at(0.0)
+    box = np.concatenate([pose.xy_px[0].min(axis=0), pose.xy_px[0].max(axis=0)])[None]
+    tracker.propose(0, Boxes(box, np.ones(1, np.float32)))
+    tracker.observe(pose)
+    refiner = StreamRefiner(COCO17, 2, stream_config(2))
+    refiner.update(0, IDS, pose.xy_px, pose.score, person_px=np.array([200.0], np.float32))
+    for n in range(29):
+        tracker.transform(turn)
+        refiner.transform(turn)
+        (low, high), state = tracker._boxes.xyxy_px[:, ::2].T, refiner._memory.state[0]
+        assert np.isfinite([low, high]).all() and np.isfinite(refiner._memory.cov[0]).all()
+        if n > 6:  # 0.7 rad: out of a picture of 60 degrees, for good
+            assert (side * low > side * 320).all() and (side * high > side * 320).all()
+            assert (side * state[:, 0] > side * 320).all()
+            assert ((low > 640) | (high < 0)).all()

@@ -44,7 +44,7 @@ def test_axes_by_name_or_number() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("sideways", "expected optical, rep103, none or nine numbers, got 'sideways'"),
+        ("sideways", "expected auto, optical, rep103, none or nine numbers, got 'sideways'"),
         ("1 0 0", "nine numbers"),
         ("1 0 0 0 1 0 0 0 -1", "expected a rotation"),
         ("1 0 0 0 1 0 0 0 2", "expected a rotation"),

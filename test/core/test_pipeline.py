@@ -266,3 +266,49 @@ def test_a_detection_is_put_off_while_frames_wait_but_not_for_ever() -> None:
     assert detected(hurried=False)[1] == interval
     late = detected(hurried=True)
     assert late[:2] == [0, 2 * interval]  # at once while nobody is known
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+@pytest.mark.parametrize("stage", ["refine", "lift", "embody"])
+def test_who_is_lost_in_a_frame_that_fails_is_told_with_the_next(stage: str, lag: int) -> None:
+    """LOST is said once, and nobody else says it: not a word of it may go with a frame."""
+    leaving = Person(lambda t: (150.0, 240.0), hidden=lambda t: t > 0.45)
+    config = with_values(PipelineConfig(), {"detect.interval": 1, "filter.lag": lag})
+    world = MetricWorld([leaving, OTHER], config)
+    pipeline, told, failed = world.pipeline(), [], []
+    assert pipeline.embodier is not None
+    whole = getattr(pipeline.embodier, stage)
+    for t in times(10, 2.5):
+
+        def failing(*args: object, t: float = t) -> object:
+            if 1.25 < t < 1.75:  # the second after which somebody is LOST ends at 1.4 s
+                raise RuntimeError("a stage that fails")
+            return whole(*args)
+
+        setattr(pipeline.embodier, stage, failing)
+        try:
+            told += pipeline.push(world.frame(t))
+        except RuntimeError:
+            failed.append(t)
+    told += pipeline.finish()
+    assert failed == [1.3, 1.4, 1.5, 1.6, 1.7]
+    lost = [r for r in told if (r.tracks.state == TrackState.LOST).any()]
+    assert len(lost) == 1 and lost[0].stamp_ns == round(1.8 * SECOND)
+    assert lost[0].tracks.ids.tolist() == [1, 2]
+    assert lost[0].tracks.state.tolist() == [TrackState.LOST, TrackState.TRACKED]
+    assert np.isnan(lost[0].poses.xy_px[0]).all() and np.isfinite(lost[0].poses.xy_px[1]).all()
+    stamps = [r.stamp_ns for r in told]
+    assert stamps == sorted(set(stamps)) and len(stamps) == 20
+    assert told[-1].body is not None and np.isfinite(told[-1].body.poses.xyz_m).all()
+
+
+def test_who_is_lost_in_a_frame_that_waits_is_told_by_flush() -> None:
+    leaving = Person(lambda t: (150.0, 240.0), hidden=lambda t: t > 0.45)
+    config = with_values(PipelineConfig(), {"detect.interval": 1, "filter.lag": 3})
+    world = MetricWorld([leaving, OTHER], config)
+    pipeline = world.pipeline()
+    answers = [r for t in times(10, 1.6) for r in pipeline.push(world.frame(t))]
+    assert all((r.tracks.state != TrackState.LOST).all() for r in answers)
+    ended = pipeline.flush()
+    assert ended.tracks.ids.tolist() == [1, 2]
+    assert (ended.tracks.state == TrackState.LOST).all() and pipeline.finish() == []

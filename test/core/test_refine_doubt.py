@@ -131,3 +131,78 @@ def test_what_is_exchanged_by_hand():
     np.testing.assert_array_equal(doubt.turn(few, truth, zero, step)[0], few)
     none = np.zeros((0, 17, 3))
     assert doubt.turn(none, none, np.zeros(0), np.zeros(0))[0].shape == (0, 17, 3)
+
+
+LEGS = [COCO17.index(f"{a}_{b}") for a in ("left", "right") for b in ("hip", "knee", "ankle")]
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("joints", [LEGS, [j for j in LEGS if COCO17.joints[j][-3:] != "hip"]])
+def test_legs_exchanged_alone_are_put_right_however_sure_the_network_is(dims, frames, joints):
+    truth, stamps = scene(dims)
+    apart = np.linalg.norm(truth[:, LEGS[2]] - truth[:, LEGS[5]], axis=-1)
+    start = 40 + int(np.argmax(apart[40:80]))  # a wide step
+    seen, score = noisy(truth), np.full(truth.shape[:2], 0.95)
+    right = stream(truth, stamps, seen, score)
+    when = np.arange(start, start + frames)
+    seen[np.ix_(when, joints)] = seen[np.ix_(when, FLIP[joints])]
+    got = stream(truth, stamps, seen, score)
+    np.testing.assert_allclose(got, right, atol=0.03 * (1.0 if dims == 3 else PX_PER_M))
+
+
+def test_legs_that_stay_exchanged_are_believed_in_the_end():
+    truth, stamps = scene(3)
+    seen, score = noisy(truth), np.full(truth.shape[:2], 0.95)
+    legs = np.ix_(np.arange(60, 110), LEGS)
+    seen[legs] = seen[:, FLIP][legs]
+    got, end = stream(truth, stamps, seen, score), 60 + round(TURN_S * 30) + 6
+    unlike = np.linalg.norm(got - seen, axis=-1)[end:, LEGS]
+    assert unlike.mean() < 0.06
+
+
+def test_which_legs_are_exchanged_by_hand():
+    doubt, (truth, _) = Doubt(COCO17, 4), scene(3)
+    step = np.argmax(np.linalg.norm(truth[:, LEGS[2]] - truth[:, LEGS[5]], axis=-1))
+    truth = truth[step][None]
+    zero, dt = np.zeros(1), np.array([0.1])
+    wrong = truth.copy()
+    wrong[:, LEGS] = truth[:, FLIP][:, LEGS]
+    got, held = doubt.uncross(wrong, truth, zero, dt)
+    np.testing.assert_array_equal(got, truth)
+    assert held[0] == pytest.approx(0.1)
+    same, held = doubt.uncross(truth, truth, np.array([0.3]), dt)
+    np.testing.assert_array_equal(same, truth)
+    assert held[0] == 0.0
+    late, held = doubt.uncross(wrong, truth, np.array([0.4]), dt)
+    np.testing.assert_array_equal(late, wrong)
+    assert held[0] == pytest.approx(0.5)
+    whole = truth[:, FLIP]  # then the legs are not alone
+    np.testing.assert_array_equal(doubt.uncross(whole, truth, zero, dt)[0], whole)
+    few = wrong.copy()
+    few[:, LEGS[2]] = np.nan
+    np.testing.assert_array_equal(doubt.uncross(few, truth, zero, dt)[0], few)
+    close = truth.copy()  # feet and knees side by side: noise must not exchange them
+    close[:, LEGS[4:]] = close[:, LEGS[1:3]] + [0.0, 0.0, 0.08]
+    crossed = close[:, FLIP]
+    crossed[:, :11] = close[:, :11]
+    np.testing.assert_array_equal(doubt.uncross(crossed, close, zero, dt)[0], crossed)
+    none = np.zeros((0, 17, 3))
+    assert doubt.uncross(none, none, np.zeros(0), np.zeros(0))[0].shape == (0, 17, 3)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_legs_that_pass_each_other_stay_whose_they_are(dims):
+    truth, stamps = scene(dims, 300)
+    score = np.full(truth.shape[:2], 0.9)
+    doubt, changed = Doubt.uncross, []
+
+    def watched(self, points, *rest):
+        out = doubt(self, points, *rest)
+        changed.append(not np.array_equal(out[0], points, equal_nan=True))
+        return out
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Doubt, "uncross", watched)
+        stream(truth, stamps, noisy(truth), score)
+    assert len(changed) == 300 and not any(changed)

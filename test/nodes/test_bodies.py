@@ -105,7 +105,7 @@ def test_nothing_is_built_that_nobody_reads(node: stand_ins.Node, hri: None) -> 
 
 
 def test_off_means_no_topic_at_all(node: stand_ins.Node, hri: None) -> None:
-    people = Bodies(node, COCO17, hri="off", cropped=True)
+    people = Bodies(node, COCO17, hri="off")
     people.see(picture())
     people.publish(seen({1: TRACKED}), HEADER)
     people.close()
@@ -176,3 +176,12 @@ def test_the_model_is_sent_once_while_nobody_grows(node: stand_ins.Node, no_hri:
     joints = node.sent("/humans/bodies/b00001/joint_states")
     assert len(joints) == 5 and all(n.endswith("_b00001") for n in joints[0].name)
     assert np.isfinite(joints[0].position).all() and len(joints[0].name) >= 17
+
+
+def test_pictures_without_topics_of_people_are_refused(node: stand_ins.Node, no_hri: None) -> None:
+    """Who allows pictures and switches their topics off is told, not ignored."""
+    with pytest.raises(
+        ConfigError, match=r"privacy\.publish_cropped is on and hri\.enable is 'off'"
+    ):
+        Bodies(node, COCO17, hri="off", cropped=True)
+    assert node.publishers == {}

@@ -115,3 +115,38 @@ def test_no_question_stays_open() -> None:
     none = ask(calibrations, id=7)
     calibrations.serve(None, IDS, 4.0)
     assert "nobody is followed" in none.result().message
+
+
+@pytest.mark.parametrize("seconds", [0.0, 2.0])
+def test_a_question_that_fails_is_refused_and_costs_no_image(
+    seconds: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The worker serves questions before it looks at an image: nothing may get out of there."""
+    calibrations, people = Calibrations(), People()
+    bad, good = ask(calibrations, id=7, seconds=seconds), None
+    calls = []
+
+    def failing(*args: Any) -> Any:
+        calls.append(args)
+        raise RuntimeError("bones are broken")
+
+    people.sized = failing  # type: ignore[method-assign]
+    calibrations.serve(people, IDS, 0.0)
+    answer = bad.result()
+    assert calls and not answer.success and math.isnan(answer.stature_m)
+    assert "RuntimeError: bones are broken" in answer.message and "bones are broken" in caplog.text
+    del people.sized
+    good = ask(calibrations, id=7, stature_m=1.8)
+    calibrations.serve(people, IDS, 1.0)  # the failed one is not asked again
+    assert good.result().success and len(calls) == 1
+
+
+def test_a_measurement_that_fails_at_its_end_is_refused() -> None:
+    calibrations, people = Calibrations(), People()
+    people.see(0.25, 100)
+    future = ask(calibrations, id=7, seconds=1.0)
+    calibrations.serve(people, IDS, 0.0)
+    people.bones = None  # type: ignore[assignment]
+    calibrations.serve(people, IDS, 2.0)
+    assert future.done() and not future.result().success
+    calibrations.serve(people, IDS, 3.0)

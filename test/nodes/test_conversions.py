@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -28,6 +29,7 @@ from pose_ros.errors import CalibrationError, ShapeError
 from pose_ros.messages import quaternions
 from pose_ros.msg import HumanPose, Keypoint
 from pose_ros.nodes import conversions as c
+from pose_ros.nodes.inputs import ImageInput
 
 STAMP_NS = 1_700_000_000_123_456_789
 
@@ -232,6 +234,38 @@ def test_a_status_is_that_of_what_is_known_worse(pixels: int, place: int, publis
     human = c.pose_messages(COCO17, 0.2).array(told, Header()).humans[0]
     assert {point.status for point in human.keypoints[:12]} == {published}  # those in the image
     assert all(math.isnan(p.position.z) == (place == Keypoint.MISSING) for p in human.keypoints)
+
+
+def test_a_joint_that_the_network_doubts_is_no_measured_one() -> None:
+    """Its pixels are MISSING below ``score_min``; its metres count as a guess."""
+    told = standing()
+    assert told.body is not None
+    told.poses.score[0] = 0.15
+    human = c.pose_messages(COCO17, 0.2).array(told, Header()).humans[0]
+    assert {point.status for point in human.keypoints} == {Keypoint.INFERRED}
+    assert all(math.isnan(point.u) and point.position.z > 0.0 for point in human.keypoints)
+
+
+@pytest.mark.parametrize(
+    ("topic", "said", "focal_px"),
+    [
+        ("/eye/image_raw", "auto", 600.0), ("/eye/image_rect", "auto", 500.0),
+        ("/eye/image_rect", "no", 600.0), ("/eye/video", "yes", 500.0),
+    ],
+)  # fmt: skip
+def test_which_image_a_calibration_is_read_for(topic: str, said: str, focal_px: float) -> None:
+    ears = {}
+
+    class Ears:
+        def create_subscription(self, kind, name, heard, *_args, **_more):
+            ears[name] = heard
+            return SimpleNamespace(topic_name=topic if name == "image" else "/eye/camera_info")
+
+    source = ImageInput(Ears(), False, lambda image: None, said)
+    k, p = np.diag([600.0, 600.0, 1.0]), np.zeros((3, 4))
+    p[:, :3] = np.diag([500.0, 500.0, 1.0])
+    ears["camera_info"](CameraInfo(width=640, height=480, k=k.ravel(), p=p.ravel()))
+    assert source.camera is not None and source.camera.fx_px == focal_px
 
 
 def test_what_is_predicted_is_never_called_measured() -> None:

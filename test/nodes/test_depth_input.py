@@ -38,7 +38,7 @@ def no_tf(monkeypatch: pytest.MonkeyPatch) -> None:
 def every_sentence(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Iterator[None]:
-    monkeypatch.setattr(depth_input, "LOG_EVERY_S", 0.0)
+    monkeypatch.setattr(depth_input.Sparingly, "due", lambda self: True)
     with caplog.at_level(logging.WARNING):
         yield
 

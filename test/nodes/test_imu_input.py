@@ -69,7 +69,7 @@ def test_worn_sensors_that_fell_silent_are_named() -> None:
 
 def test_messages_fill_the_ring() -> None:
     source, imu = ImuInput.__new__(ImuInput), Imu()
-    source._waiting, source._camera = deque(), None
+    source._waiting, source._camera, source._axes = deque(), None, None
     for n in range(50):
         header = Header(stamp=time_from_ns(STAMP_NS + n * 5_000_000))
         source.take(imu, message(header=header))

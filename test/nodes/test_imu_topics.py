@@ -148,13 +148,15 @@ def change(peer: Any, transition: int) -> None:
 def test_a_pan_is_felt_believed_and_reported_until_the_node_is_deactivated(
     launch: Any, robot: Robot
 ) -> None:
-    program = launch(**{"imu.enable": True, "imu.level_frame": "level"})
+    level = {"imu.enable": True, "imu.level_frame": "level", "filter.ground": "1.2"}
+    program = launch(**level)
     robot.connect()
     answers = robot.run(60)
     report = robot.report()
     assert float(report["imu_received"]) > 300 and report["imu_helps"].startswith("yes: "), report
     assert float(report["imu_compensated"]) > 5 and float(report["imu_saturated"]) == 0
     assert 0.0 <= float(report["imu_behind_image_s"]) < 0.02
+    assert abs(float(report["imu_offset_s"])) < 0.02 and report["imu_axes"].startswith("the image")
     assert float(report["imu_ms_p50"]) < 50.0
     last = answers[-1]
     assert any(human.state == HumanPose.TRACKED for human in last.humans)
@@ -219,11 +221,20 @@ def test_worn_sensors_have_the_topics_of_their_map(launch: Any, peer: Any, tmp_p
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"imu.axes": "sideways"}, "imu.axes: expected optical, rep103, none or nine numbers"),
+        (
+            {"imu.axes": "sideways"},
+            "imu.axes: expected auto, optical, rep103, none or nine numbers",
+        ),
         ({"imu.topic_map": "/nowhere.yaml"}, "sensor map /nowhere.yaml"),
         ({"imu.enable": False, "imu.level_frame": "level"}, "needs imu.enable"),
+        (
+            {"imu.enable": False, "filter.ground": "1.2"},
+            "filter.ground: a height needs imu.enable",
+        ),
+        ({"filter.ground": "0 1"}, "filter.ground: expected a height of 0.01 to 50 m or a plane"),
+        ({"filter.lag": 1, "filter.type": "none"}, "filter.lag and filter.ground: need filter"),
     ],
-    ids=["axes", "map", "level"],
+    ids=["axes", "map", "level", "floor without up", "no floor", "lag"],
 )
 def test_a_bad_configuration_fails_with_a_sentence(
     launch: Any, values: dict[str, Any], words: str

@@ -4,15 +4,17 @@ import dataclasses
 
 import numpy as np
 import pytest
+import stand_ins
 from std_msgs.msg import Header
 
 from pose_ros.core.ego import EgoMotion, StillCamera
 from pose_ros.core.ego_check import EgoCheck
 from pose_ros.core.imu import Imu
+from pose_ros.core.rigid import rotation_of
 from pose_ros.core.values import Body, PoseResult, Poses2D, Poses3D, Tracks, TrackState
 from pose_ros.errors import ConfigError
 from pose_ros.nodes.conversions import time_from_ns
-from pose_ros.nodes.level_frame import LevelFrame
+from pose_ros.nodes.level_frame import LevelFrame, LevelTf
 
 STAMP_NS = 1_700_000_000_500_000_000
 
@@ -74,3 +76,38 @@ def test_without_gravity_metres_are_unknown_and_it_is_said(
     assert frame.failures == 2 and len(caplog.records) == 1
     with pytest.raises(ConfigError, match=r"needs imu\.enable"):
         LevelFrame("level", None)
+
+
+def test_tf_knows_the_level_frame_at_every_image_also_while_nobody_is_there() -> None:
+    node = stand_ins.Node()
+    tf = LevelTf(node, stand_ins.TFMessage, "level")  # type: ignore[arg-type]
+    frame = LevelFrame("level", StillCamera(0.5), tf)
+    result, header = told()
+    told_there, _ = frame.apply(result, header)
+    frame.apply(result, header)  # the last image again, as without images
+    nobody = dataclasses.replace(result, body=None)
+    frame.apply(nobody, Header(stamp=time_from_ns(STAMP_NS + 1), frame_id="camera"))
+    first, second = (message.transforms[0] for message in node.sent("/tf"))
+    assert (first.header.frame_id, first.child_frame_id) == ("camera", "level")
+    assert first.header.stamp == time_from_ns(STAMP_NS)
+    assert second.header.stamp == time_from_ns(STAMP_NS + 1)
+    q, t = first.transform.rotation, first.transform.translation
+    assert (t.x, t.y, t.z) == (0.0, 0.0, 0.0)
+    # as tf2 reads it: from the child to its parent
+    camera_from_level = rotation_of(q.x, q.y, q.z, q.w)
+    there = told_there.body.poses.xyz_m[0, 0]
+    np.testing.assert_allclose(camera_from_level @ there, (0.5, 0.0, 2.0), atol=1e-6)
+    node.publishers["/tf"].readers = 0
+    frame.apply(result, Header(stamp=time_from_ns(STAMP_NS + 2), frame_id="camera"))
+    assert len(node.sent("/tf")) == 2
+    frame.close()
+    assert not node.publishers["/tf"].open
+
+
+def test_tf_is_told_nothing_while_up_is_not_known() -> None:
+    node = stand_ins.Node()
+    frame = LevelFrame("level", EgoMotion(Imu()), LevelTf(node, stand_ins.TFMessage, "level"))  # type: ignore[arg-type]
+    frame.apply(*told())
+    result, _ = told()
+    LevelFrame("level", StillCamera(), frame._tf).apply(result, Header())  # without a parent
+    assert node.sent("/tf") == []

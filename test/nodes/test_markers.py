@@ -80,3 +80,25 @@ def test_nothing_is_shown_without_a_calibration_or_a_joint() -> None:
     told = result(TrackState.TRACKED)
     assert MarkerBuilder(COCO17, 0.2).build(told, None, HEADER).markers == []
     assert MarkerBuilder(COCO17, 0.95).build(told, CAMERA, HEADER).markers == []
+
+
+@pytest.mark.parametrize(
+    ("frame", "place"),
+    [
+        ("", (0.0, -0.4, 3.0)), ("head_camera_optical_frame", (0.0, -0.4, 3.0)),
+        ("base_link", (3.0, 0.5, 0.6)), ("level", (3.0, 0.5, 0.6)),
+    ],
+)  # fmt: skip
+def test_the_name_stands_above_the_highest_joint(frame: str, place: tuple[float, ...]) -> None:
+    """Up is against y of an optical frame, and along z of a robot's."""
+    told = result(TrackState.TRACKED)
+    poses = Poses3D.unknown(told.tracks.ids, 17)
+    low, high = COCO17.index("left_ankle"), COCO17.index("nose")
+    if frame in ("", "head_camera_optical_frame"):
+        poses.xyz_m[0, low], poses.xyz_m[0, high] = (0.0, 1.4, 2.0), (0.0, -0.2, 3.0)
+    else:  # the other one is the first by y
+        poses.xyz_m[0, low], poses.xyz_m[0, high] = (3.0, -0.5, -1.2), (3.0, 0.5, 0.4)
+    told = dataclasses.replace(told, body=Body(poses, np.full((1, 16), np.nan, np.float32)))
+    _, label = MarkerBuilder(COCO17, 0.2, frame).build(told, None, HEADER).markers
+    at = label.pose.position
+    assert (at.x, at.y, at.z) == pytest.approx(place)

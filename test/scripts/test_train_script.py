@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "train"
@@ -146,6 +147,9 @@ def test_a_machine_that_is_taken_away_loses_nothing(tmp_path: Path) -> None:
     recipe, *settings = rules
     settings += [f"train.epochs={epochs}", f"out={whole}"]
     assert train.run(read_recipe(ROOT / recipe, settings))["best"] == answer["best"]
-    for name in ("tiny.safetensors", "tiny.yaml"):
-        assert (second / name).read_bytes() == (whole / name).read_bytes()
+    assert (second / "tiny.safetensors").read_bytes() == (whole / "tiny.safetensors").read_bytes()
+    cards = [yaml.safe_load((run / "tiny.yaml").read_text()) for run in (second, whole)]
+    for metric in (metric for card in cards for metric in card["metrics"]):
+        assert "pose_ros.training.train" in metric.pop("command")  # each as it was typed
+    assert cards[0] == cards[1]
     assert (second / "metrics.json").is_file()

@@ -1,9 +1,12 @@
 """The comparison of filters: what is spoiled, how it is measured, and the targets."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from swinging import walker
 
+from pose_ros.core.refine import stream_config
 from pose_ros.tools.baseline_filters import ConstantVelocity, OneEuro, hold, run
 from pose_ros.tools.bench_refine import Spoiling, lag_frames, refine_rows, spoil
 
@@ -60,6 +63,16 @@ def test_the_refiner_meets_its_targets_on_a_walker():
         assert aprs["visible_mm"] < by[other]["visible_mm"]
         assert aprs["occluded_all_mm"] < by[other]["occluded_all_mm"]
     assert 0.0 < aprs["ms_per_frame"] < 50.0  # a slow machine, not a target; see `tools.bench`
+
+
+def test_later_frames_help_and_every_answer_is_judged_by_its_own_frame():
+    walkers = [("walk", *walker(240))]
+    now, late = (
+        refine_rows(walkers, config=replace(stream_config(3), lag=lag))[-1] for lag in (0, 2)
+    )
+    for what in ("visible_mm", "jitter_m_s3", "outlier_mm"):
+        assert late[what] < 0.85 * now[what]
+    assert abs(late["lag_frames"]) < 0.5 and 0.90 <= late["covered_95"] <= 0.98
 
 
 def test_no_trajectory_no_row():

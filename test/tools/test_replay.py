@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -141,25 +142,27 @@ def test_a_change_of_id_is_counted_once() -> None:
     assert replay_report.accuracy(results, truth)["id_switches"] == 1
 
 
-def info(number: int, width: int = 64, f_px: float = 50.0):
+def info(number: int, width: int = 64, f_px: float = 50.0, model: str = "plumb_bob"):
     stamp = new_message(STORE, "builtin_interfaces/msg/Time", sec=5, nanosec=number * 50_000_000)
     header = new_message(STORE, "std_msgs/msg/Header", stamp=stamp, frame_id="eye")
     k = np.array([f_px, 0, 31.5, 0, f_px, 23.5, 0, 0, 1.0])
+    p = np.array([60.0, 0, 30.0, 0, 0, 60.0, 24.0, 0, 0, 0, 1, 0])
     return new_message(STORE, INFO, header=header, width=width, height=48, k=k, d=np.zeros(5),
-                       distortion_model="plumb_bob")  # fmt: skip
+                       p=p, distortion_model=model)  # fmt: skip
 
 
 INFO = "sensor_msgs/msg/CameraInfo"
 
 
 def calibrated_bag(
-    path: Path, depth: bool = False, depth_frame: str = "eye", **lens: float
-) -> Path:
+    path: Path, depth: bool = False, depth_frame: str = "eye", image_topic: str = "/eye/image",
+    **lens: Any,
+) -> Path:  # fmt: skip
     """Six images, of which the third is broken; calibration from the second on; depth of four."""
     with rosbags_rosbag2.Writer(
         path, version=9, storage_plugin=rosbags_rosbag2.StoragePlugin.MCAP
     ) as writer:
-        topics = {"/eye/image": IMAGE, "/eye/camera_info": INFO}
+        topics = {image_topic: IMAGE, "/eye/camera_info": INFO}
         if depth:
             topics |= {"/deep/image": IMAGE, "/deep/camera_info": INFO}
         add = {name: writer.add_connection(name, kind, typestore=STORE)
@@ -170,7 +173,7 @@ def calibrated_bag(
             writer.write(add[topic], number * 50_000_000, raw)
 
         for number in range(6):
-            put("/eye/image", number, image(number, broken=number == 2))
+            put(image_topic, number, image(number, broken=number == 2))
             if number:
                 put("/eye/camera_info", number, info(number, **lens))
             if depth:
@@ -193,6 +196,23 @@ def test_the_calibration_beside_the_images_is_used_and_said(tmp_path: Path) -> N
     replay.main([str(bag), "--out", str(tmp_path / "o"), *LIGHT])
     got = read(tmp_path / "o" / "poses", POSES_TYPE)
     assert {m.health for m in got} == {replay.DEGRADED_NO_CALIBRATION}
+
+
+def test_a_calibration_lies_beside_its_image_whatever_the_transport() -> None:
+    assert bag_input.info_topic("/eye/image_raw") == "/eye/camera_info"
+    assert bag_input.info_topic("/eye/image_raw/compressed") == "/eye/camera_info"
+    assert bag_input.info_topic("/deep/image/compressedDepth") == "/deep/camera_info"
+    assert bag_input.info_topic("/image") == "/camera_info"
+
+
+def test_the_calibration_of_a_rectified_image_is_its_projection(tmp_path: Path) -> None:
+    bag = calibrated_bag(tmp_path / "bag", image_topic="/eye/image_rect", model="equidistant")
+    with bag_input.open_bag(bag) as reader:
+        arrived = list(bag_input.BagInput(reader, None, None).images(0.0))
+    assert {(a.camera.fx_px, a.camera.cx_px) for a in arrived} == {(60.0, 30.0)}
+    raw = calibrated_bag(tmp_path / "raw", model="equidistant")
+    with bag_input.open_bag(raw) as reader:
+        assert {a.camera for a in bag_input.BagInput(reader, None, None).images(0.0)} == {None}
 
 
 def test_every_image_gets_the_depth_of_its_time(tmp_path: Path) -> None:
