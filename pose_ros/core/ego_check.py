@@ -52,9 +52,10 @@ class EgoCheck:
     @property
     def unexplained(self) -> float:
         """Share of the pictures' turn that the sensor leaves; 0 is perfect, NaN: not compared."""
-        if not self._compared:
+        compared = list(self._compared)  # asked by another thread than the one that looks
+        if not compared:
             return math.nan
-        left, whole = np.sqrt(np.mean(np.square(self._compared), axis=0))
+        left, whole = np.sqrt(np.mean(np.square(compared), axis=0))
         return float(left / max(whole, 1e-9))
 
     def start_over(self) -> None:

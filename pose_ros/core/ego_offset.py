@@ -93,6 +93,8 @@ class OffsetEstimator:
             if old_ns - margin_ns < span[0] or new_ns + margin_ns > span[1]:
                 continue  # forgotten, or of another clock
             stamps, rates = imu.rates(old_ns - 2 * margin_ns, new_ns + 2 * margin_ns)
+            if len(stamps) < 2 or np.diff(stamps).max() > margin_ns:
+                continue  # the sensor was silent
             at, speed = (stamps - old_ns) * 1e-9, np.linalg.norm(rates, axis=1)
             way = np.append(0.0, np.cumsum(0.5 * (speed[1:] + speed[:-1]) * np.diff(at)))
             took_s = (new_ns - old_ns) * 1e-9

@@ -148,6 +148,7 @@ class Embodier:
         apart; who is known stays known.
         """
         waiting, newest = self._line.waiting, self._line.newest
+        self._line.reset()  # first: what cannot be answered is not asked for again
         answers: list[tuple[int, Refined2D | None, Body | None]] = []
         if newest is None:
             return []
@@ -165,7 +166,6 @@ class Embodier:
                 sight = waiting[at]
                 body = None if deep is None else self._body(sight, deep, ids)
                 answers.append((sight.stamp_ns, self._refined(sight, flat, ids), body))
-        self._line.reset()
         return answers
 
     def refine(self, stamp_ns: int, tracks: Tracks, poses: Poses2D) -> Refined2D | None:

@@ -44,6 +44,8 @@ GHOST_IOU = 0.5
 GHOST_S = 0.5
 #: A person not yet confirmed is given up sooner: this share of ``max_lost_s``.
 TENTATIVE_SHARE = 0.3
+#: An image may come so much later than the last step between two before it is missed.
+LATE = 1.5
 # Plain numbers: numpy is slow to see one in an IntEnum.
 LOST, TENTATIVE = int(TrackState.LOST), int(TrackState.TENTATIVE)
 TRACKED, OCCLUDED = int(TrackState.TRACKED), int(TrackState.OCCLUDED)
@@ -62,6 +64,7 @@ class Tracker:
 
     def _forget(self) -> None:
         self._stamp_ns: int | None = None
+        self._step_s = 0.0  # between the last two frames
         self._boxes = BoxFilter()
         self._ids = np.zeros(0, np.int64)
         self._state = np.zeros(0, np.int8)
@@ -99,15 +102,16 @@ class Tracker:
 
     def propose(self, stamp_ns: int, boxes: Boxes | None) -> People:
         """People to look at in the frame of ``stamp_ns``; ``boxes`` None: not detected in it."""
-        step_s = 0.0 if self._stamp_ns is None else (stamp_ns - self._stamp_ns) * 1e-9
+        self._step_s = 0.0 if self._stamp_ns is None else (stamp_ns - self._stamp_ns) * 1e-9
         self._advance(stamp_ns)
-        self._age(stamp_ns, step_s)
+        self._age(stamp_ns, self._step_s)
         self._detected = np.zeros(len(self._ids), np.bool_)
         if boxes is not None:
             self._explain(boxes, stamp_ns)
         unseen_s = (stamp_ns - self._seen_ns) * 1e-9
         alive = self._state != LOST
-        looked = np.flatnonzero(alive & (self._detected | (unseen_s <= max(LOOK_FOR_S, step_s))))
+        patience_s = max(LOOK_FOR_S, self._step_s)
+        looked = np.flatnonzero(alive & (self._detected | (unseen_s <= patience_s)))
         if len(looked) > self.config.max_people:
             newcomer = self._state[looked] == TENTATIVE
             best = np.lexsort((self._ids[looked], -self._score[looked], newcomer))
@@ -157,7 +161,7 @@ class Tracker:
         well be older.
         """
         self._state[self._state == TRACKED] = OCCLUDED
-        self._age(stamp_ns)
+        self._age(stamp_ns, LATE * self._step_s)
         nothing = np.full((len(self._ids), self._joints, 2), np.nan, np.float32)
         return self._finish(nothing, np.zeros(nothing.shape[:2], np.float32))
 

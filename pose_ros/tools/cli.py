@@ -18,6 +18,12 @@ Item = TypeVar("Item")
 
 log = logging.getLogger("pose_ros.tools")
 
+#: Words for a switch.
+SWITCH = {
+    **dict.fromkeys(("true", "1", "yes", "on"), True),
+    **dict.fromkeys(("false", "0", "no", "off"), False),
+}
+
 
 def command(prog: str, doc: str | None) -> argparse.ArgumentParser:
     """Parser of ``python -m pose_ros.tools.<prog>``; ``doc`` is the module's docstring."""
@@ -59,12 +65,26 @@ def pipeline_config(args: argparse.Namespace, **defaults: Any) -> PipelineConfig
     for text in args.set:
         name, equals, value = text.partition("=")
         if not equals or name not in kinds:
-            raise ConfigError(f"--set: expected NAME=VALUE of a known parameter, got '{text}'")
-        try:
-            values[name] = kinds[name](value)
-        except ValueError:
-            raise ConfigError(f"{name}: expected {kinds[name].__name__}, got '{value}'") from None
+            raise ConfigError(
+                f"--set: expected NAME=VALUE of a parameter of the pipeline, got '{text}'; --help "
+                "lists them (those of the node alone are for ROS)"
+            )
+        values[name] = _parsed(name, kinds[name], value)
     return with_values(PipelineConfig(), values)
+
+
+def _parsed(name: str, kind: type, text: str) -> Any:
+    """Value of a parameter.
+
+    Raises:
+        ConfigError: the text is of another kind.
+
+    """
+    try:
+        return SWITCH[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        wanted = "true or false" if kind is bool else kind.__name__
+        raise ConfigError(f"{name}: expected {wanted}, got '{text}'") from None
 
 
 def progress(items: Iterable[Item], total: int | None, unit: str) -> Iterator[Item]:

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     report = replay_report.make(results, ms, pipeline.skeleton, truth)
     report |= {"skipped": skipped, "topic": bag.image.topic, "net": pipeline.net.name}
     report |= {"trained": pipeline.net.trained, "lookahead_frames": pipeline.net.lookahead}
-    report["device"] = pipeline.net.device
+    report |= {"lag_frames": pipeline.lag, "device": pipeline.net.device}
     (out / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
     replay_report.write_html(out / "report.html", report, (results, pipeline.skeleton), ms)
     return report

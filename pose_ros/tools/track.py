@@ -162,6 +162,7 @@ def _summary(
         "net": pipeline.net.name,
         "trained": pipeline.net.trained,
         "lookahead_frames": pipeline.net.lookahead,
+        "lag_frames": pipeline.lag,
         "device": pipeline.net.device,
     }
 

@@ -70,6 +70,19 @@ def test_samples_after_the_picture_are_waited_for() -> None:
     assert found is not None and found.sure and found.seconds == pytest.approx(0.0, abs=0.002)
 
 
+def test_a_silent_sensor_is_not_asked() -> None:
+    """Its samples end and begin again two seconds later: the pairs between say nothing."""
+    estimator, imu = OffsetEstimator(), Imu()
+    for n in range(-100, 1000):
+        t = n * STEP_NS * 1e-9
+        if not 0.3 < t < 2.3:
+            imu.push(n * STEP_NS, np.array([0.0, rate(t), 0.0]), FORCE)
+    for k in range(24, 54):  # 0.8 to 1.8 s
+        old, new = round(k * SECOND / 30), round((k + 1) * SECOND / 30)
+        estimator.push(old, new, abs(angle(new * 1e-9) - angle(old * 1e-9)))
+    assert estimator.estimate(imu) is None
+
+
 def test_a_swing_that_repeats_within_the_search_is_not_sure() -> None:
     """At 6 Hz the speed is the same every 83 ms: nothing tells which of the offsets it is."""
     estimator, imu = OffsetEstimator(), Imu()

@@ -143,6 +143,26 @@ def test_what_waits_is_answered_before_a_frame_that_does_not_continue_it(why: st
     assert pipeline.finish() == []
 
 
+def test_what_cannot_be_answered_late_is_not_asked_for_again(monkeypatch) -> None:
+    """A failure costs the frames that waited and the image that ended their wait, no more."""
+    world = MetricWorld([WALKER], lagging(2))
+    pipeline = world.pipeline()
+    for t in times(20, 0.3):
+        pipeline.push(world.frame(t))
+
+    def fails(*_args: object) -> None:
+        raise ValueError("a stage fails")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(pipeline.embodier, "_refined", fails)
+        with pytest.raises(ValueError, match="a stage fails"):
+            pipeline.push(world.frame(2.0))
+    answers = [r for t in times(20, 0.3) for r in pipeline.push(world.frame(2.1 + t))]
+    assert answers[-1].body is not None and answers[-1].tracks.state.tolist()[-1] == (
+        TrackState.TRACKED
+    )
+
+
 def test_after_a_pause_the_stream_goes_on_with_the_same_people() -> None:
     """As when images are missed: what waited was answered, and nothing is answered twice."""
     world = MetricWorld([WALKER], lagging(2))

@@ -226,3 +226,17 @@ def test_a_slow_camera_keeps_who_is_who(rate_hz: float) -> None:
     results = world.run(times(rate_hz, 20 / rate_hz))
     assert {i for r in results for i in r.tracks.ids.tolist()} == {1}
     assert all(r.tracks.state.tolist() == [TrackState.TRACKED] for r in results[3:])
+
+
+@pytest.mark.parametrize("rate_hz", [1.0, 1.6, 2.0])
+def test_a_slow_camera_keeps_who_is_who_though_silence_is_told_meanwhile(rate_hz: float) -> None:
+    """As the node does every half `output_deadline_s` without an image."""
+    world = World([Person(lambda t: (300 + 5 * t, 240))])
+    pipeline, results = world.pipeline(), []
+    for t in times(rate_hz, 12 / rate_hz):
+        results += pipeline.push(world.frame(t))
+        for silent_s in np.arange(0.28, 1 / rate_hz, 0.28):
+            pipeline.coast(round((t + silent_s) * SECOND))
+    # nobody knows the rate of a camera that has shown one image
+    assert len({i for r in results[3:] for i in r.tracks.ids.tolist()}) == 1
+    assert all(r.tracks.state.tolist() == [TrackState.TRACKED] for r in results[3:])

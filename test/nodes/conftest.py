@@ -22,7 +22,7 @@ from rclpy.node import Node
 from pose_ros import graph
 
 sys.path.insert(0, str(Path(__file__).parent))
-START_S = 60.0
+START_S, GONE_S = 60.0, 10.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -95,11 +95,13 @@ def peer(domain: int) -> Iterator[Peer]:
 
 @pytest.fixture(scope="module")
 def start(
-    domain: int, tmp_path_factory: pytest.TempPathFactory
+    domain: int, peer: Peer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Program]]:
     programs: list[Program] = []
 
     def start(spec: graph.NodeSpec, **env: str) -> Program:
+        # A service of the last one of this name, not yet known to be gone, would swallow a call.
+        peer.spin_until(lambda: spec.name not in peer.node.get_node_names(), GONE_S)
         programs.append(Program(spec, tmp_path_factory.mktemp("node"), domain, **env))
         return programs[-1]
 

@@ -28,8 +28,11 @@ def test_options_become_parameters_and_beat_the_command_s_own_defaults() -> None
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("detect.interval", "expected NAME=VALUE of a known parameter, got 'detect.interval'"),
-        ("detect.speed=3", "expected NAME=VALUE of a known parameter"),
+        (
+            "detect.interval",
+            "expected NAME=VALUE of a parameter of the pipeline, got 'detect.interval'",
+        ),
+        ("detect.speed=3", "expected NAME=VALUE of a parameter of the pipeline"),
         ("detect.interval=often", "detect.interval: expected int, got 'often'"),
         ("detect.interval=0", "interval: expected 1 to 60 frames, got 0"),
     ],
@@ -59,3 +62,10 @@ def test_no_progress_bar_outside_a_terminal(capsys: pytest.CaptureFixture) -> No
     assert not sys.stderr.isatty()
     assert list(cli.progress(range(3), 3, "frame")) == [0, 1, 2]
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("text", "meant"), [("false", False), ("No", False), ("true", True)])
+def test_a_switch_is_read_by_its_word(text: str, meant: bool) -> None:
+    assert cli.pipeline_config(parsed("--set", f"imu.check={text}")).imu.check is meant
+    with pytest.raises(ConfigError, match=r"imu\.check: expected true or false, got 'maybe'"):
+        cli.pipeline_config(parsed("--set", "imu.check=maybe"))
