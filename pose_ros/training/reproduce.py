@@ -8,8 +8,13 @@
 A row is some commands of training.train, training.propagate_dataset and training.evaluate, which
 --print shows: under torchrun or on another machine they are run by hand. Without --row it is every
 row of ours, without a table's number all tables of a paper. Rows that share a training train once;
-the same command goes on where it stopped, and leaves out what it finished. Settings of
-training.train can follow: train.batch=16 net.init= data.workers=4.
+the same command goes on where it stopped, and leaves out what it finished; what another command
+made there (other settings, data or boxes) is an error. Settings of training.train can follow:
+train.batch=16 net.init= data.workers=4.
+
+--train, --val and --test replace a part of the data set that they name, of no other one.
+With --print the commands can be run by hand, in this order and these folders; the same command
+without --print then leaves finished ones out, and with --seeds N writes the mean.
 
 OUT gets runs/ (a folder per training), labels/ and results/, which
 `evaluate --table NAME --results OUT/results` prints; results/temporal_off/ has the same networks'
@@ -19,6 +24,7 @@ answers to the key frame alone.
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import logging
 import math
@@ -33,9 +39,10 @@ from typing import Any
 from pose_ros.core.skeletons import get_skeleton
 from pose_ros.errors import ConfigError
 from pose_ros.training import cost, evaluate, propagate_dataset, train
-from pose_ros.training.config import nested, read_recipe
+from pose_ros.training.config import flatten, nested, read_recipe
+from pose_ros.training.datasets import dataset_options
 from pose_ros.training.propagate import command
-from pose_ros.training.tables import Row, Table, tables_of
+from pose_ros.training.tables import Row, Table, get_table, tables_of
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +54,8 @@ PROGRAMS: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
 }
 #: Options of `training.evaluate` in a row that are another data set, and its name.
 _ELSEWHERE = "--dataset"
+#: Options of a row that is refined along its tracks (`training.tables`).
+_REFINED = "--refine RATE_HZ"
 #: Shows the key frame in place of its neighbours: what time is worth (models.md, G9).
 _STILL = "--temporal-off"
 
@@ -88,6 +97,24 @@ SETS = {
 }  # fmt: skip
 
 
+#: Settings that a row decides, and what to give instead.
+_DECIDED = {
+    "name": "--out DIR, the folder of all rows",
+    "out": "--out DIR",
+    "device": "--device",
+    "train.seed": "--seeds N",
+    "data.train": "--train SPEC",
+    "data.val": "--val SPEC",
+    "crop.joints": "no other one: the table's data set has its joints",
+    "net.options.joints": "no other one: the table's data set has its joints",
+    "net.options": "net.options.NAME=VALUE, one by one",
+}
+#: Settings that may differ between two commands whose answers are the same.
+_FREE = (
+    "device", "data.workers", "train.max_minutes", "train.checkpoint_s", "train.threads",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Step:
     """One command; ``made`` is the file that says that it is done."""
@@ -101,14 +128,45 @@ class Step:
         """The command as it is typed."""
         return f"python -m pose_ros.training.{self.program} {shlex.join(self.argv)}"
 
+    @property
+    def meant(self) -> str:
+        """The command without what does not change its answer."""
+        words = [w for w in self.argv if w.partition("=")[0] not in _FREE]
+        if "--device" in words:
+            at = words.index("--device")
+            del words[at : at + 2]
+        return f"python -m pose_ros.training.{self.program} {shlex.join(words)}"
+
+    @property
+    def record(self) -> Path:
+        """Where is kept which commands made it; no answer of ``evaluate --results``."""
+        return self.made.with_name(f".{self.made.name}.cmd")
+
 
 class Planner:
     """What has to be run for a row, with the data and folders of one command line."""
 
     def __init__(self, args: argparse.Namespace, seed: int = 0) -> None:
-        """Take where data are, and where results go."""
+        """Take where data are, and where results go.
+
+        Raises:
+            ConfigError: a data set without a row, or a setting that the row decides.
+
+        """
         self.data = _pairs(args.data)
         self.given = {"train": args.train, "val": args.val, "test": args.test}
+        for name in self.data:
+            _known_set(name, "--data")
+        for part, spec in self.given.items():
+            if spec:
+                _known_set(_set_of(spec), f"--{part} {spec}")
+        for text in args.settings:
+            name = text.partition("=")[0]
+            if name in _DECIDED:
+                raise ConfigError(f"{name}: the row decides it; expected {_DECIDED[name]}")
+        self.missing: list[str] = []  # sets without --data
+        self.used: set[str] = set()  # parts of which the given data were taken
+        self.boxed: set[str] = set()  # sets whose detected boxes are judged in
         self.boxes, self.out, self.seed = args.boxes, Path(args.out), seed
         self.several = args.seeds > 1
         self.settings = [*args.settings, f"device={args.device}", f"train.seed={seed}"]
@@ -117,24 +175,87 @@ class Planner:
     def spec(self, name: str, part: str, **more: object) -> str:
         """Specification of a part (train, val, test) of a data set.
 
+        A set that nobody said where it is goes to ``missing``, for `complete`.
+
         Raises:
-            ConfigError: nobody said where it is, or which people are which part of SportsPose.
+            ConfigError: nobody said which people are which part of SportsPose.
 
         """
-        if self.given[part]:
-            spec = str(self.given[part])
-            return spec + "".join(f"{'&' if '?' in spec else '?'}{k}={v}" for k, v in more.items())
         parts = SETS[name]
+        source = parts.train_set if part == "train" and parts.train_set else name
+        spec = str(self.given[part])
+        if spec and _set_of(spec) in (name, source):
+            self.used.add(part)
+            options = "&".join(f"{k}={v}" for k, v in more.items())
+            return f"{spec}{'&' if '?' in spec else '?'}{options}" if options else spec
         if name == "sportspose":
             raise ConfigError(
                 "sportspose: no published split; give --train, --val and --test, e.g. "
                 "'sportspose:ROOT?split=S04,S05'"
             )
-        source = parts.train_set if part == "train" and parts.train_set else name
-        if source not in self.data:
-            raise ConfigError(f"expected --data {source}=FOLDER, where {source} lies")
+        if source not in self.data and source not in self.missing:
+            self.missing.append(source)
         query = "&".join([getattr(parts, part), *(f"{k}={v}" for k, v in more.items())])
-        return f"{source}:{self.data[source]}?{query}"
+        return f"{source}:{self.data.get(source, '')}?{query}"
+
+    def complete(self) -> None:
+        """Look whether the rows that were planned have data, and used what was given.
+
+        Raises:
+            ConfigError: data are missing, or were given for nothing, or boxes for several sets.
+
+        """
+        if self.missing:
+            wanted = " ".join(f"--data {name}=FOLDER" for name in self.missing)
+            raise ConfigError(f"expected {wanted}, where {', '.join(self.missing)} lies")
+        for part, spec in self.given.items():
+            if spec and part not in self.used:
+                raise ConfigError(
+                    f"--{part} {spec}: no row that was asked for has {_set_of(spec)} as its "
+                    f"{part} data; it replaces data of the set that it names only"
+                )
+        if len(self.boxed) > 1:
+            raise ConfigError(
+                f"--boxes {self.boxes}: expected rows of one data set, got "
+                f"{', '.join(sorted(self.boxed))}; ask for one table"
+            )
+
+    def on_disk(self) -> None:
+        """Look whether what was given is there, before anything is trained.
+
+        Raises:
+            ConfigError: a folder or the file of boxes is not there.
+
+        """
+        for name, folder in self.data.items():
+            if not Path(folder).is_dir():
+                raise ConfigError(f"--data {name}={folder}: expected a folder, found none")
+        if self.boxes and not Path(self.boxes).is_file():
+            raise ConfigError(f"--boxes {self.boxes}: expected a file of boxes, found none")
+
+    def detected(self, table: Table, row: Row) -> dict[str, str]:
+        """Option of the judged data that takes the boxes that were given.
+
+        Raises:
+            ConfigError: boxes were given, and the row is not judged in such.
+
+        """
+        if not self.boxes:
+            return {}
+        row_of = f"--boxes {self.boxes}: {table.key}, row {row.key}"
+        if table.protocol == cost.PROTOCOL:
+            raise ConfigError(f"{row_of} measures cost, without pictures; leave --boxes out")
+        if row.interval is not None and not _few_labels(table, row):
+            raise ConfigError(f"{row_of} propagates labels in their own boxes; leave --boxes out")
+        if row.evaluate.startswith(_ELSEWHERE):
+            raise ConfigError(
+                f"{row_of} is judged on another data set than its table; give --row, or leave "
+                "--boxes out"
+            )
+        if "boxes" not in dataset_options(table.dataset):
+            raise ConfigError(f"{row_of}: {table.dataset} takes no detected boxes")
+        self.boxed.add(table.dataset)
+        return {"boxes": self.boxes}
 
     def training(
         self, table: Table, row: Row, name: str = "", spread: int = 0, **source: object
@@ -174,7 +295,7 @@ class Planner:
                 "--table", table.key, "--row", row.key, "--save", str(saved),
                 "--device", self.device]  # fmt: skip
         if _ELSEWHERE not in options:
-            boxes = {"boxes": self.boxes} if self.boxes else {}
+            boxes = self.detected(table, row)
             argv[2:2] = [_ELSEWHERE, self.spec(table.dataset, "test", **boxes)]
         return Step("evaluate", tuple(argv), saved)
 
@@ -190,17 +311,18 @@ class Planner:
         """Commands of a row, in order.
 
         Raises:
-            ConfigError: it is no row of ours, or data are missing.
+            ConfigError: it is no row of ours, or cannot be judged in the boxes that were given.
 
         """
         if row.flags is None:
             raise ConfigError(f"{table.key}, row {row.key}: {row.title} is none of our networks")
+        self.detected(table, row)
         if table.protocol == cost.PROTOCOL:
             saved = self.result(table, row)
             argv = ("--net", table.net, "--protocol", cost.PROTOCOL, "--table", table.key,
                     "--row", row.key, "--save", str(saved), "--device", self.device)  # fmt: skip
             return [Step("evaluate", argv, saved)]
-        if table.key.startswith("stdpose.3") and row.interval:
+        if _few_labels(table, row):
             return self._from_propagated_labels(table, row)
         if row.interval is not None:
             spread = row.interval
@@ -256,34 +378,84 @@ def chosen(name: str, row: str) -> list[tuple[Table, Row]]:
     return [(table, r) for table in tables for r in table.rows if r.flags is not None]
 
 
-def finished(step: Step) -> bool:
-    """Whether a command was run to its end before."""
+def finished(step: Step, before: Sequence[str] = ()) -> bool:
+    """Whether a command was run to its end before, after the commands ``before``.
+
+    Raises:
+        ConfigError: what is there was made by another command.
+
+    """
     if not step.made.is_file():
         return False
-    if step.program != "train":
+    told = _answer(step.made.parent / "metrics.json" if step.program == "train" else step.made)
+    if told.get("stopped") or "seeds" in told:  # of several seeds: a mean, no answer of a command
+        return False
+    if not step.record.is_file():
+        return _made_by_hand(step, told)
+    old, new = step.record.read_text(encoding="utf-8").splitlines(), [*before, step.meant]
+    if old != new:
+        other = next((line for line in old if line not in new), " && ".join(old))
+        raise _other(step, other)
+    return True
+
+
+def _answer(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise ConfigError(f"{path}: expected a JSON object; remove it") from None
+
+
+def _made_by_hand(step: Step, told: Mapping[str, Any]) -> bool:
+    """Whether an answer that nobody noted the command of is this command's, by what it says.
+
+    False where it does not say it; to make it again costs time only.
+    """
+    if step.program == "train":
+        path = step.made.parent / "config.yaml"
+        if not path.is_file():
+            raise _other(step, f"unknown, there is no {path}")
+        old = flatten(read_recipe(path))
+        new = flatten(read_recipe(Path(step.argv[0]), step.argv[1:]))
+        names = [n for n in new if n not in (*_FREE, "out", "resume") and old[n] != new[n]]
+        if names:
+            raise _other(step, " ".join(f"{name}={old[name]}" for name in names))
         return True
-    done = json.loads((step.made.parent / "metrics.json").read_text(encoding="utf-8"))
-    return not done.get("stopped")
+    if step.program != "evaluate" or "spec" not in told:
+        return False
+    given = dict(zip(step.argv, step.argv[1:], strict=False))
+    if told["spec"] != given.get(_ELSEWHERE):
+        raise _other(step, f"{_ELSEWHERE} {told['spec']}")
+    return True
+
+
+def _other(step: Step, how: str) -> ConfigError:
+    return ConfigError(f"{step.made} was made by another command: {how}; give another --out")
 
 
 def run(steps: Sequence[Step]) -> None:
     """Run what is not finished yet, in order.
 
     Raises:
-        PoseRosError: whatever a command has to say.
+        PoseRosError: whatever a command has to say, or what is there is another command's.
 
     """
+    before: list[str] = []
     for step in steps:
-        if finished(step):
+        if finished(step, before):
             _log.info("done before: %s", step.made)
-            continue
-        _log.info("%s", step.text)
-        answer = PROGRAMS[step.program](step.argv)
-        if answer.get("stopped"):
-            raise ConfigError(
-                "the training stopped because its time was over (train.max_minutes); the same "
-                "command goes on"
-            )
+        else:
+            step.record.unlink(missing_ok=True)
+            _log.info("%s", step.text)
+            answer = PROGRAMS[step.program](step.argv)
+            if answer.get("stopped"):
+                raise ConfigError(
+                    "the training stopped because its time was over (train.max_minutes); the same "
+                    "command goes on"
+                )
+            step.record.parent.mkdir(parents=True, exist_ok=True)
+            step.record.write_text("\n".join([*before, step.meant]) + "\n", encoding="utf-8")
+        before.append(step.meant)
 
 
 def averaged(paths: Sequence[Path], out: Path) -> None:
@@ -308,11 +480,15 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(f"--seeds: expected at least 1, got {args.seeds}")
     planners = [Planner(args, seed) for seed in range(args.seeds)]
     plans = [[p.steps(table, row) for p in planners] for table, row in rows]
+    for planner in planners:
+        planner.complete()
+    _check(plans)
+    _tell(rows)
     lines = list(dict.fromkeys(s.text for seeds in plans for steps in seeds for s in steps))
     if args.print:
         sys.stdout.write("\n".join(lines) + "\n")
         return {"table": args.table, "rows": len(rows), "commands": len(lines)}
-    _check(plans)
+    planners[0].on_disk()
     results = Path(args.out) / "results"
     for seeds in plans:
         for steps in seeds:
@@ -328,6 +504,36 @@ def _check(plans: Sequence[Sequence[Sequence[Step]]]) -> None:
     for seeds in plans:
         for step in (s for steps in seeds for s in steps if s.program == "train"):
             nested(read_recipe(Path(step.argv[0]), step.argv[1:]))
+
+
+def _tell(rows: Sequence[tuple[Table, Row]]) -> None:
+    """Say of which tables two rows cannot differ."""
+    for key in dict.fromkeys(t.key for t, row in rows if row.key in ("aprs", "full")):
+        table = get_table(key)
+        refined = any(row.evaluate == _REFINED for row in table.rows)
+        if refined and not SETS[table.dataset].refine_hz:
+            _log.warning(
+                "%s: its pictures are stills, where nothing is refined, neither in training nor "
+                "after it: the rows 'aprs' and 'full' are the same network and number", key,
+            )  # fmt: skip
+
+
+def _few_labels(table: Table, row: Row) -> bool:
+    """Whether a network learns from what another one made of few labels (paper 003, 4.3)."""
+    return table.key.startswith("stdpose.3") and bool(row.interval)
+
+
+def _set_of(spec: str) -> str:
+    """Name of a specification's data set."""
+    return spec.partition(":")[0]
+
+
+def _known_set(name: str, where: str) -> None:
+    known = sorted({*SETS, *(parts.train_set for parts in SETS.values() if parts.train_set)})
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}"
+        raise ConfigError(f"{where}: no table has a data set '{name}'; {hint}")
 
 
 def _pairs(texts: Sequence[str]) -> Mapping[str, str]:
@@ -350,10 +556,28 @@ def _parser() -> argparse.ArgumentParser:
     add("--row", default="", metavar="KEY", help="one row (default: all of ours)")
     add("--data", action="append", default=[], metavar="NAME=FOLDER", help="where a data set lies")
     add("--out", default="runs/tables", metavar="DIR", help="(default: %(default)s)")
-    add("--boxes", default="", metavar="FILE", help="detected boxes of the judged pictures")
+    add(
+        "--boxes",
+        default="",
+        metavar="FILE",
+        help="detected boxes of the judged pictures; an "
+        "error for rows that are not judged in boxes",
+    )
     for part in ("train", "val", "test"):
-        add(f"--{part}", default="", metavar="SPEC", help="data in place of the plan's")
-    add("--seeds", type=int, default=1, metavar="N", help="mean of N trainings (default: 1)")
+        add(
+            f"--{part}",
+            default="",
+            metavar="SPEC",
+            help=f"{part} data in place of the plan's, of the set that it names",
+        )
+    add(
+        "--seeds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="mean of N trainings (default: 1); after --print: without it, once they were run by "
+        "hand, leaves finished commands out and writes the mean",
+    )
     add("--print", action="store_true", help="print the commands, run nothing")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     return made

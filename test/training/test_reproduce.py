@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import test_propagate_dataset
 import torch
+import yaml
 
+from pose_ros.errors import ConfigError
 from pose_ros.training import reproduce
-from pose_ros.training.config import read_recipe
+from pose_ros.training.config import nested, read_recipe
 from pose_ros.training.objectives import Trainee
 from pose_ros.training.propagate import command
 from pose_ros.training.reproduce import SETS, Step, averaged, finished
@@ -36,6 +39,10 @@ SMALL = {
 def planner(*options: str, seed: int = 0) -> reproduce.Planner:
     words = ["x", *DATA, *options]
     return reproduce.Planner(reproduce._parser().parse_intermixed_args(words), seed)
+
+
+def get_row(table: str, row: str) -> tuple[Table, Row]:
+    return get_table(table), get_table(table).row(row)
 
 
 def options_of(step: Step) -> dict[str, str]:
@@ -165,7 +172,7 @@ def test_what_was_finished_is_left_out(tmp_path: Path, monkeypatch: pytest.Monke
         return answer
 
     monkeypatch.setattr(reproduce, "PROGRAMS", {"train": learn, "evaluate": judge})
-    argv = ["pstpose.4", "--row", "a", *DATA, "--out", str(tmp_path)]
+    argv = ["pstpose.4", "--row", "a", "--data", f"posetrack17={tmp_path}", "--out", str(tmp_path)]
     assert command(reproduce.main, argv) == 1  # the time was over
     stop["now"] = False
     assert reproduce.main(argv)["metrics"]["a"]["total"] == 70.0
@@ -181,12 +188,93 @@ def test_what_was_finished_is_left_out(tmp_path: Path, monkeypatch: pytest.Monke
     saved = json.loads((tmp_path / "results" / "pstpose.4.a.json").read_text())
     assert saved["seeds"] == 2 and saved["spread"]["total"] == pytest.approx(0.5**0.5, abs=1e-5)
     assert saved["metrics"]["m7"] is None
+    # the mean is no answer of one training: that is judged again, nothing else
+    assert reproduce.main(argv)["metrics"]["a"]["total"] == 70.0 and len(calls) == 10
+
+
+def test_help_says_how_commands_that_were_run_by_hand_are_gathered() -> None:
+    text = " ".join(reproduce._parser().format_help().split())
+    assert "leaves finished commands out and writes the mean" in text
+
+
+def judged_before(folder: Path, made: str = "a.json", word: str = "x:/d") -> Step:
+    return Step("evaluate", ("--dataset", word, "--device", "cpu"), folder / made)
+
+
+def test_what_another_command_made_is_no_answer_of_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def judge(argv: Any) -> dict[str, Any]:
+        calls.append(argv[1])
+        (tmp_path / "a.json").write_text("{}")
+        return {}
+
+    monkeypatch.setattr(reproduce, "PROGRAMS", {"evaluate": judge})
+    step = judged_before(tmp_path)
+    reproduce.run([step])
+    reproduce.run([step])
+    reproduce.run([replace(step, argv=("--dataset", "x:/d", "--device", "cuda"))])  # as good
+    assert calls == ["x:/d"]
+    with pytest.raises(ConfigError, match="x:/d; give another --out"):
+        reproduce.run([judged_before(tmp_path, word="x:/other")])
+    with pytest.raises(ConfigError, match="made by another command"):  # after another training
+        finished(step, ["python -m pose_ros.training.train x.yaml train.batch=3"])
+    assert [path.name for path in tmp_path.glob("*.json")] == ["a.json"]
+
+
+def test_what_was_run_by_hand_counts_if_it_says_that_it_is_the_same(tmp_path: Path) -> None:
+    step = judged_before(tmp_path)
+    step.made.write_text(json.dumps({"spec": "x:/d"}))
+    assert finished(step)
+    step.made.write_text(json.dumps({}))
+    assert not finished(step)
+    step.made.write_text(json.dumps({"spec": "x:/other"}))
+    with pytest.raises(ConfigError, match="--dataset x:/other"):
+        finished(step)
+    first = planner("--out", str(tmp_path)).steps(*get_row("pstpose.4", "a"))[0]
+    first.made.parent.mkdir(parents=True)
+    first.made.write_text("")
+    (first.made.parent / "metrics.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"there is no .*config.yaml"):
+        finished(first)
+    config = read_recipe(Path(first.argv[0]), [*first.argv[1:], "data.workers=7"])
+    text = yaml.safe_dump(nested(config), sort_keys=False)
+    (first.made.parent / "config.yaml").write_text(text)
+    assert finished(first)
+    other = planner("--out", str(tmp_path), "train.batch=3").steps(*get_row("pstpose.4", "a"))[0]
+    with pytest.raises(ConfigError, match=r"train\.batch="):
+        finished(other)
+
+
+def test_given_data_replace_those_of_the_set_that_they_name() -> None:
+    plan = planner("--test=mpii:/m?split=test", "--train=coco:/c?split=half")
+    for name in ("mpii", "crowdpose", "ochuman"):
+        first, judge = plan.steps(*get_row(f"hstpn.4.{name}", "full"))
+        config = read_recipe(Path(first.argv[0]), first.argv[1:])
+        source = "coco:/c?split=half" if name == "ochuman" else f"{name}:/data/{name}?split=train"
+        assert config.data.train == (source,)
+        part = "/m?split=test" if name == "mpii" else f"/data/{name}?{SETS[name].test}"
+        assert options_of(judge)["--dataset"] == f"{name}:{part}"
+    plan.complete()
+
+
+def test_stills_are_said_to_have_two_equal_rows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reproduce.main(["hstpn.4.mpii", *DATA, "--out", str(tmp_path), "--print"])
+    assert "'aprs' and 'full' are the same network" in caplog.text
+    caplog.clear()
+    reproduce.main(["hstpn.4.sportspose", *SPORTS, "--out", str(tmp_path), "--print"])
+    assert not caplog.text
 
 
 def test_a_card_of_a_stopped_training_is_not_finished(tmp_path: Path) -> None:
     step = Step("train", (), tmp_path / "x.yaml")
     assert not finished(step)
     step.made.write_text("")
+    step.record.write_text(step.meant)
     for stopped in (True, False):
         told = {"stopped": "time"} if stopped else {}
         (tmp_path / "metrics.json").write_text(json.dumps(told))
@@ -209,6 +297,27 @@ def test_a_card_of_a_stopped_training_is_not_finished(tmp_path: Path) -> None:
         (["pstpose.4", "--data", "posetrack17"], "expected NAME=FOLDER"),
         (["pstpose.4", *DATA, "--seeds", "0"], "expected at least 1"),
         (["pstpose.4", *DATA, "train.batsch=3"], "did you mean train.batch"),
+        (["pstpose.4", *DATA, "train.batsch=3", "--print"], "did you mean train.batch"),
+        (
+            ["pstpose", "--data", "posetrack17=/d"],
+            "expected --data posetrack18=FOLDER --data posetrack21=FOLDER",
+        ),
+        (["pstpose.4", *DATA, "--data", "postrack17=/d"], "did you mean posetrack17"),
+        (["pstpose.4", *DATA, "--train", "postrack17:/d"], "did you mean posetrack17"),
+        (["pstpose.4", *DATA], "--data posetrack17=/data/posetrack17: expected a folder"),
+        (
+            ["pstpose.4", "--data=posetrack17=.", "--boxes", "/no.json"],
+            "/no.json: expected a file",
+        ),
+        (["stdpose.1.17", *DATA, "--boxes", "b"], "propagates labels in their own boxes"),
+        (["stdpose.4", *DATA, "--boxes", "b"], "propagates labels in their own boxes"),
+        (["hstpn.3", "--boxes", "b"], "measures cost"),
+        (["hstpn.6", "--row", "crowd", *DATA, "--boxes", "b"], "another data set than its table"),
+        (["hstpn.4.mpii", *DATA, "--boxes", "b"], "mpii takes no detected boxes"),
+        (["pstpose", *DATA, "--boxes", "b"], "expected rows of one data set"),
+        (["pstpose.4", *DATA, "--val=mpii:/m"], "no row that was asked for has mpii as its val"),
+        (["pstpose.4", *DATA, "train.seed=3"], "expected --seeds N"),
+        (["pstpose.4", *DATA, "net.options.joints=3"], "the row decides it"),
     ],
 )
 def test_what_cannot_be_run_is_said_first(
