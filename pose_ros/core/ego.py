@@ -189,7 +189,8 @@ class EgoMotion:
     @property
     def contradicted(self) -> bool:
         """Whether the pictures turned otherwise: then its up is as wrong as its turns."""
-        return not self.trusted and not math.isnan(self.check.unexplained)  # type: ignore[union-attr]
+        check = self.check
+        return check is not None and not check.trusted and not math.isnan(check.unexplained)
 
     def set_axes(self, axes: Floats) -> None:
         """The sensor sits otherwise: axes (3, 3) as of `Imu`; its samples so far are forgotten."""

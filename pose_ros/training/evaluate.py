@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from tqdm import tqdm
 
 from pose_ros.errors import ConfigError, PoseRosError
@@ -35,7 +34,7 @@ from pose_ros.training.datasets.base import read_json
 from pose_ros.training.datasets.clips import LabelledClips
 from pose_ros.training.datasets.posetrack_files import predictions_to_json
 from pose_ros.training.peaks import SUBPIXEL
-from pose_ros.training.predict import Predicted, Predictor, open_network
+from pose_ros.training.predict import Predicted, Predictor, net_options, open_network
 from pose_ros.training.refined import refine_predictions
 from pose_ros.training.tables import TABLES, get_table, tables_of
 from pose_ros.training.tau import validated_tau
@@ -68,7 +67,7 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
 
 def _network(args: argparse.Namespace) -> dict[str, Any]:
     """Run a network and judge it."""
-    options = {name: value for name, value in map(_option, args.net_option)}
+    options = net_options(args.net_option)
     device = _device(args.device)
     torch.manual_seed(args.seed)
     network = open_network(args.net, device, **options)
@@ -125,7 +124,7 @@ def _predictions(args: argparse.Namespace) -> dict[str, Any]:
 def _cost(args: argparse.Namespace) -> dict[str, Any]:
     """What a network costs, without data."""
     device = _device(args.device)
-    network = open_network(args.net, device, **dict(map(_option, args.net_option)))
+    network = open_network(args.net, device, **net_options(args.net_option))
     return {
         "dataset": device,
         "protocol": cost.PROTOCOL,
@@ -238,13 +237,6 @@ def _tau(args: argparse.Namespace, protocol: str) -> tuple[float | None, dict[st
         args.net,
     )
     return None, {"tau_from": "this data"}
-
-
-def _option(text: str) -> tuple[str, object]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise ConfigError(f"--net-option: expected NAME=VALUE, got '{text}'")
-    return name, yaml.safe_load(value)
 
 
 def _device(name: str) -> str:

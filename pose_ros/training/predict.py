@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from torch import nn
 
 from pose_ros.core.crop import affine_from_boxes, cut, fit_boxes, to_image
@@ -61,6 +62,22 @@ class Predicted:
     xy_px: FloatArray  # (N, K, 2), NaN where nothing was found
     score: FloatArray  # (N, K)
     skeleton: Skeleton
+
+
+def net_options(texts: Iterable[str]) -> dict[str, object]:
+    """Options of an architecture from texts NAME=VALUE, the values as YAML reads them.
+
+    Raises:
+        ConfigError: a text of another form.
+
+    """
+    options: dict[str, object] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--net-option: expected NAME=VALUE, got '{text}'")
+        options[name] = yaml.safe_load(value)
+    return options
 
 
 def open_network(name: str, device: str = "cpu", **overrides: object) -> Network:

@@ -43,7 +43,7 @@ from pose_ros.training.datasets.clips import Clip, FrameLabel, LabelledClips
 from pose_ros.training.datasets.posetrack_files import predictions_to_json, truth_frames
 from pose_ros.training.datasets.sparse import given_frames, longest_run
 from pose_ros.training.metrics import posetrack
-from pose_ros.training.predict import Network, open_network
+from pose_ros.training.predict import Network, net_options, open_network
 from pose_ros.training.propagate import METHODS, PLAIN, command, estimate
 from pose_ros.training.propagation import Estimate, Sparse, finish, finished_boxes
 from pose_ros.training.tables import get_table
@@ -180,7 +180,7 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
     if method not in PLAIN:
         if not args.net:
             raise ConfigError(f"method {method} needs a network: --net CARD")
-        network = open_network(args.net, _device(args.device), **_options(args.net_option))
+        network = open_network(args.net, _device(args.device), **net_options(args.net_option))
     done = []
     for clip in tqdm(dataset.clips, desc="videos", disable=not sys.stderr.isatty()):
         if not len(longest_run(clip)):
@@ -236,15 +236,6 @@ def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return name
-
-
-def _options(texts: Sequence[str]) -> dict[str, Any]:
-    import yaml
-
-    pairs = [text.partition("=") for text in texts]
-    if any(not equals for _name, equals, _value in pairs):
-        raise ConfigError(f"--net-option: expected NAME=VALUE, got {', '.join(texts)}")
-    return {name: yaml.safe_load(value) for name, _equals, value in pairs}
 
 
 def _parser() -> argparse.ArgumentParser:
