@@ -25,8 +25,6 @@ from pose_ros.nets.stream import StreamRunner, open_stream
 
 _log = logging.getLogger(__name__)
 
-#: Crop pixels per heatmap cell of every network here.
-STRIDE_PX = 4.0
 #: Image sizes (height, width) and numbers of people that are tried before the first frame, so that
 #: it is not the slow one.
 WARM_UP_IMAGES = ((1080, 1920), (480, 640))
@@ -124,7 +122,7 @@ def load_pose_net(config: PipelineConfig) -> PoseNet:
     return PoseNet(
         name=card.name,
         run=lambda clips: _run(runner, clips),  # type: ignore[arg-type]
-        crop_px_from_cell=lambda cells: cells * STRIDE_PX + card.cell_shift_px,
+        crop_px_from_cell=card.crop_px_from_cell,
         skeleton=skeleton,
         size_hw_px=card.input_hw,
         frames=runner.length if isinstance(runner, StreamRunner) else card.frames,

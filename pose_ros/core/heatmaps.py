@@ -7,8 +7,10 @@ from scipy.ndimage import gaussian_filter
 
 from pose_ros.core.values import FloatArray, PoseMaps
 
-#: DARK: spread of the smoothing before the Taylor step, in cells, at 64 x 48 maps
+#: DARK: spread of the smoothing before the Taylor step, in cells, at maps of 64 x 48 and smaller;
+#: of larger maps as many more as their longer side is more than 64: 3 at 96 x 72
 DARK_SIGMA_CELLS = 2.0
+DARK_SIDE_CELLS = 64
 
 
 def decode(maps: PoseMaps) -> tuple[FloatArray, FloatArray]:
@@ -67,6 +69,15 @@ def _variance(line: FloatArray, total: FloatArray) -> FloatArray:
     return variance
 
 
+def dark_sigma(size_hw: tuple[int, int]) -> float:
+    """Spread of DARK's smoothing of maps of a size (height, width), in cells.
+
+    Its kernel ends at 2.5 spreads: 11 cells at 64 x 48, 17 at 96 x 72. The targets that networks
+    learn are as much wider on larger maps.
+    """
+    return DARK_SIGMA_CELLS * max(max(size_hw) / DARK_SIDE_CELLS, 1.0)
+
+
 def dark_step(heatmaps: FloatArray, peak: np.ndarray) -> FloatArray:
     """Sub-cell step (P, J, 2) in (x, y) from flat peak indices (P, J).
 
@@ -80,7 +91,8 @@ def dark_step(heatmaps: FloatArray, peak: np.ndarray) -> FloatArray:
     axis; here it still moves along the border.
     """
     height, width = heatmaps.shape[2:]
-    sigma = (0, 0, DARK_SIGMA_CELLS, DARK_SIGMA_CELLS)
+    cells = dark_sigma((height, width))
+    sigma = (0, 0, cells, cells)
     smooth = gaussian_filter(heatmaps, sigma, mode="constant", truncate=2.5)
     logs = np.pad(
         np.log(np.clip(smooth, 1e-3, 50.0)), ((0, 0), (0, 0), (2, 2), (2, 2)), mode="edge"

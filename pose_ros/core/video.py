@@ -23,6 +23,7 @@ class VideoWriter:
         self.rate_hz = rate_hz
         self._writer: cv2.VideoWriter | None = None
         self._size_px: tuple[int, int] | None = None
+        self._count = 0
 
     def write(self, rgb: ByteArray) -> None:
         """Append a picture (H, W, 3); one of another size than the first is resized to it.
@@ -42,6 +43,7 @@ class VideoWriter:
         if (rgb.shape[1], rgb.shape[0]) != self._size_px:
             bgr = cv2.resize(bgr, self._size_px)
         self._writer.write(bgr)
+        self._count += 1
 
     def __enter__(self) -> VideoWriter:
         """Return the writer itself."""
@@ -53,6 +55,25 @@ class VideoWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the file."""
-        if self._writer is not None:
-            self._writer.release()
+        """Close the file, and look whether it is there: OpenCV says nothing of a full disk.
+
+        Raises:
+            SourceError: what was written cannot be read; not when there was an error before.
+
+        """
+        if self._writer is None:
+            return
+        self._writer.release()
+        if kind is None and not self._is_whole():
+            raise SourceError(
+                f"{self.path}: of {self._count} pictures, the file does not have all; is the disk "
+                "full? It can be removed"
+            )
+
+    def _is_whole(self) -> bool:
+        """Whether the file says as many pictures as were written (some forms round it)."""
+        capture = cv2.VideoCapture(str(self.path))
+        found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        readable = capture.grab()
+        capture.release()
+        return readable and found >= self._count - 1

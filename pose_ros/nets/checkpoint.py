@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import yaml
 
 from pose_ros.errors import ConfigError, WeightsError
 from pose_ros.nets.tensorfile import decode_tensors
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 log = logging.getLogger(__name__)
@@ -25,6 +27,10 @@ log = logging.getLogger(__name__)
 #: Names of the numbers of frames that a network may look ahead.
 LATENCY_MODES = {"causal": 0, "delayed_1": 1, "delayed_2": 2, "delayed_3": 3}
 KINDS = ("pose", "detector", "lifter")
+#: Where heatmap cells lie in the crop: a cell every 4 pixels, or ViTPose's unit lengths, by which
+#: the first cell is the crop's first pixel and the last one its last.
+CODECS = ("shift", "udp")
+STRIDE = 4  # crop pixels of the sides of a heatmap cell
 
 
 @dataclass(frozen=True)
@@ -61,14 +67,16 @@ class Card:
         False  # by anybody: its weights are drawn from `seed`, its joints mean nothing
     )
     seed: int = 0
-    trunk_from: str | None = None  # untrained: the card whose weights its MoveNet trunk has
+    trunk_from: str | None = None  # the card whose weights its MoveNet trunk has, not its own file
+    trunk_sha256: str | None = None  # of that card's weights, for which a trained network was made
     overrides: dict[str, object] = field(default_factory=dict)  # of the architecture's config
     frames: int = 1  # T, the window's length
     lookahead_frames: int = 0  # how many of them come after the key frame: the delay it costs
     recurrent: bool = False  # in a stream, a memory takes the place of the earlier frames
     # of LATENCY_MODES those that these weights can run in: the overrides that each needs
     latency_modes: dict[str, dict[str, object]] = field(default_factory=dict)
-    cell_shift_px: float = -0.5  # heatmap cell c is the crop pixel 4 c + this
+    codec: str = "shift"  # of CODECS; with "udp" the shift is 0
+    cell_shift_px: float = -0.5  # with codec "shift": heatmap cell c is the crop pixel 4 c + this
     crop_scale: float = 1.0  # the crop's size over the person box's, at which the network is best
     skeleton: str | None = None  # name in `core/skeletons.py`; None for detectors
     # Of one person, counted by `nets/cost.py`: millions of parameters, GMACs per key frame when
@@ -92,6 +100,29 @@ class Card:
         if self.recurrent:
             return "recurrent"
         return "delayed" if self.lookahead_frames else "causal"
+
+    @property
+    def cell_stride_px(self) -> tuple[float, float]:
+        """Crop pixels from one heatmap cell to the next, along x and y."""
+        return cell_stride_px(self.codec, self.input_hw)
+
+    def crop_px_from_cell(self, cells: np.ndarray) -> np.ndarray:
+        """Return crop pixels (..., 2) of heatmap cells (..., 2), both (x, y)."""
+        stride = np.array(self.cell_stride_px, np.float32)
+        return cells * stride + np.float32(self.cell_shift_px)
+
+
+def cell_stride_px(codec: str, input_hw: tuple[int, int]) -> tuple[float, float]:
+    """Return the crop pixels from one heatmap cell to the next, along x and y.
+
+    Source of udp: Huang et al., The Devil Is in the Details: Delving Into Unbiased Data
+    Processing for Human Pose Estimation, CVPR 2020, section 3: lengths are counted in unit
+    lengths between pixel centres, of which a row of n pixels has n - 1.
+    """
+    height, width = input_hw
+    if codec != "udp":
+        return float(STRIDE), float(STRIDE)
+    return (width - 1) / (width // STRIDE - 1), (height - 1) / (height // STRIDE - 1)
 
 
 def model_folders() -> list[Path]:
@@ -119,11 +150,13 @@ def list_cards() -> list[Card]:
 
 
 def find_card(name: str) -> Card:
-    """Return the card called `name`.
+    """Return the card called `name`, or the one in the file of that path, NAME.yaml.
 
     Raises:
         WeightsError: there is none; the message names near ones and the folders searched.
     """
+    if name.endswith(".yaml") and Path(name).is_file():
+        return read_card(Path(name))
     folders = model_folders()
     for folder in folders:
         path = folder / f"{name}.yaml"
@@ -176,9 +209,14 @@ def _check(card: Card, path: Path) -> None:
         "mean and std to be three numbers each": len(card.mean) == len(card.std) == 3,
         "std to be positive": all(value > 0 for value in card.std),
         "crop_scale to be positive": card.crop_scale > 0,
+        f"codec {card.codec!r} to be one of {CODECS}": card.codec in CODECS,
+        **_udp_rules(card),
         "sha256 to be 64 hex digits": card.untrained or len(str(card.sha256)) == 64,
         "weights, or untrained: true, and not both": card.untrained != bool(card.weights),
-        "trunk_from only of an untrained network": card.untrained or not card.trunk_from,
+        "trunk_sha256 where a trained network has trunk_from, and only there": bool(
+            card.trunk_sha256
+        )
+        == bool(card.trunk_from and not card.untrained),
         "lookahead_frames to be 0 ... frames - 1": 0 <= card.lookahead_frames < card.frames,
         "a recurrent network not to look ahead": not (card.recurrent and card.lookahead_frames),
         f"latency_modes to be of {', '.join(LATENCY_MODES)}": set(card.latency_modes)
@@ -187,6 +225,19 @@ def _check(card: Card, path: Path) -> None:
     for sentence, holds in wanted.items():
         if not holds:
             raise ValueError(f"expected {sentence}")
+
+
+def _udp_rules(card: Card) -> dict[str, bool]:
+    """What has to hold of a card whose cells are UDP's."""
+    if card.codec != "udp":
+        return {}
+    return {
+        "codec udp only of a pose network": card.kind == "pose",
+        "cell_shift_px 0 with codec udp": card.cell_shift_px == 0.0,
+        "codec shift of a recurrent network, whose memory moves in cells of 4 pixels":
+        not card.recurrent,
+        "input_hw of at least two cells a side with codec udp": min(card.input_hw) >= 2 * STRIDE,
+    }  # fmt: skip
 
 
 def with_latency(card: Card, mode: str) -> Card:
@@ -207,10 +258,11 @@ def with_latency(card: Card, mode: str) -> Card:
 
 def weights_digest(card: Card) -> str:
     """Return eight hex digits that change with the weights, also with those of a seed."""
-    if not card.untrained:
+    if not card.untrained and not card.trunk_from:
         return card.sha256[:8]
     trunk = find_card(card.trunk_from).sha256 if card.trunk_from else ""
-    return hashlib.sha256(f"seed {card.seed} {trunk}".encode()).hexdigest()[:8]
+    own = f"seed {card.seed}" if card.untrained else card.sha256
+    return hashlib.sha256(f"{own} {trunk}".encode()).hexdigest()[:8]
 
 
 def warn_if_untrained(card: Card) -> None:
@@ -274,9 +326,12 @@ def load_net(card: Card) -> "nn.Module":
         if card.trunk_from:
             _start_trunk(net, card)
         return net.eval()
-    arrays = decode_tensors(read_weights(card), weights_path(card))
-    state = {name: torch.from_numpy(array.astype("float32")) for name, array in arrays.items()}
     net = build_net(card.architecture, **card.overrides)
+    state = _own_state(card)
+    if card.trunk_from:
+        _start_trunk(net, card)
+        trunk = net.get_submodule("backbone").state_dict()
+        state |= {f"backbone.{name}": value for name, value in trunk.items()}
     try:
         net.load_state_dict(state, strict=True)
     except RuntimeError as error:
@@ -287,11 +342,33 @@ def load_net(card: Card) -> "nn.Module":
     return net.eval()
 
 
+def read_state(card: Card) -> "dict[str, torch.Tensor]":
+    """Return the tensors of a trained card by name, float32, its trunk's among them.
+
+    Raises:
+        WeightsError: as `load_net`.
+    """
+    return load_net(card).state_dict() if card.trunk_from else _own_state(card)
+
+
+def _own_state(card: Card) -> "dict[str, torch.Tensor]":
+    """Tensors of the card's own weight file."""
+    import torch
+
+    arrays = decode_tensors(read_weights(card), weights_path(card))
+    return {name: torch.from_numpy(array.astype("float32")) for name, array in arrays.items()}
+
+
 def _start_trunk(net: "nn.Module", card: Card) -> None:
     """Give the network's backbone the weights of the MoveNet that `trunk_from` names."""
     import torch
 
     donor = find_card(card.trunk_from or "")
+    if card.trunk_sha256 not in (None, donor.sha256):
+        raise WeightsError(
+            f"card {card.name}: made for weights {str(card.trunk_sha256)[:8]} of {donor.name}, "
+            f"found {donor.sha256[:8]}; get both cards from one release"
+        )
     arrays = decode_tensors(read_weights(donor), weights_path(donor))
     backbone = net.get_submodule("backbone")
     state = {

@@ -39,8 +39,11 @@ State = dict[str, torch.Tensor]
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # mean and std, RGB, 0 ... 255
 MOVENET = ((127.50194,) * 3, (127.50194,) * 3)
 SKELETONS = {17: "coco17", 15: "posetrack15"}  # by number of joints, when nobody says otherwise
-#: Crop pixel of a heatmap cell c is 4 c + this: of published heads, and of those trained here.
-PUBLIC_SHIFT_PX, OWN_SHIFT_PX = -0.5, 1.5
+#: How published heads were taught: crop pixel of a heatmap cell c is 4 c + this, or UDP's; and
+#: where the cells of a head are that is still to be trained: in the middle of their crop pixels.
+CODEC_SHIFT_PX = {"edge": -0.5, "msra": 0.0, "udp": 0.0}
+OWN_SHIFT_PX = 1.5
+BOX_SCALE = 1.25  # of the boxes that published heads were taught on
 FINAL = re.compile(r"(?:final_layer|head\.final)\.(?:weight|bias)")
 _log = logging.getLogger(__name__)
 
@@ -130,6 +133,33 @@ def has_public_head(net: VideoPoseNet, found: Fit) -> bool:
     return net.window.frames == 1 and any(FINAL.fullmatch(name) for name in found.loaded)
 
 
+def cells_of(
+    net: VideoPoseNet, found: Fit, family: str, wanted: str | None
+) -> tuple[str, float, float]:
+    """Codec, cell shift in pixels, and crop scale for a card.
+
+    ViTPose's boxes are as wide as the distance between the outermost pixels' centres, n - 1 of n
+    pixels; here they are as wide as all pixels together.
+
+    Raises:
+        ConfigError: ``wanted`` for a head that the checkpoint does not have.
+
+    """
+    trunk = any(name.startswith("backbone.trunk.") for name in found.loaded)
+    scale = 1.1 if trunk else BOX_SCALE
+    if not has_public_head(net, found):
+        if wanted:
+            raise ConfigError(
+                f"--codec {wanted}: the head is not the checkpoint's, it is to be trained; its "
+                "codec is crop.codec of training.train"
+            )
+        return "shift", OWN_SHIFT_PX, scale
+    codec = wanted or ("udp" if family.startswith("ViT") else "msra")
+    if codec == "udp":
+        return "udp", CODEC_SHIFT_PX[codec], scale * net.size_hw_px[0] / (net.size_hw_px[0] - 1)
+    return "shift", CODEC_SHIFT_PX[codec], scale
+
+
 def latency_modes(
     name: str, overrides: dict[str, Any], net: VideoPoseNet
 ) -> dict[str, dict[str, object]]:
@@ -156,6 +186,7 @@ def make_card(args: argparse.Namespace, net: VideoPoseNet, found: Fit, family: s
     """Card of the imported weights; digest and size are filled in by `write`."""
     trunk = any(name.startswith("backbone.trunk.") for name in found.loaded)
     mean, std = MOVENET if trunk else IMAGENET
+    codec, shift, scale = cells_of(net, found, family, args.codec)
     notes = f"Imported from a checkpoint of family {family}."
     if found.missing:
         notes += (
@@ -182,8 +213,9 @@ def make_card(args: argparse.Namespace, net: VideoPoseNet, found: Fit, family: s
         lookahead_frames=net.window.lookahead,
         recurrent=is_recurrent(net),
         latency_modes=latency_modes(args.net, args.overrides, net),
-        cell_shift_px=PUBLIC_SHIFT_PX if has_public_head(net, found) else OWN_SHIFT_PX,
-        crop_scale=1.1 if trunk else 1.25,
+        codec=codec,
+        cell_shift_px=shift,
+        crop_scale=scale,
         skeleton=args.skeleton,
         notes=notes,
     )
@@ -230,6 +262,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--joints", choices=("coco17", "posetrack17", "posetrack15"),
         help="joint set of the checkpoint's head (default: the family's)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--codec", choices=tuple(CODEC_SHIFT_PX),
+        help="how the checkpoint's head was taught (default: udp of ViTPose, msra of others)",
     )  # fmt: skip
     parser.add_argument("--skeleton", help="joint set of the network (default: by its joints)")
     parser.add_argument("--licence", default="unknown", help="of the weights (default: unknown)")

@@ -183,7 +183,7 @@ class Store:
         self.where.mkdir(parents=True, exist_ok=True)
         for level, found in enumerate(trunk_features(clips.frames)):
             np.save(self.where / f"{name}_{level}.npy", found)
-        cells = cells_from_crop(clips.xy_px, "edge")
+        cells = cells_from_crop(clips.xy_px, "edge", self.data.size_hw_px)
         part = self.where / f"{name}.part"
         with part.open("wb") as file:
             np.savez(

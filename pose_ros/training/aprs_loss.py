@@ -56,7 +56,7 @@ def refined(
     )
     energy = (done.terms[1:] * weight[:, None]).sum((0, 1)).mean()
     distance = F.smooth_l1_loss(done.points, truth, reduction="none", beta=0.05).sum(-1)
-    return energy, (distance * seen).sum() / max(seen.shape[0] * seen.shape[1], 1)
+    return energy, (distance * found).sum() / max(seen.shape[0] * seen.shape[1], 1)
 
 
 def bone_lengths(xy: torch.Tensor, known: torch.Tensor, skeleton: Skeleton) -> torch.Tensor:

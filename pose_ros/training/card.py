@@ -17,17 +17,17 @@ from pose_ros.nets.checkpoint import (
     find_card,
     load_net,
     read_card,
-    read_weights,
-    weights_path,
+    read_state,
 )
 from pose_ros.nets.hstpn import Hstpn
 from pose_ros.nets.import_conv import import_conv, joint_rows
-from pose_ros.nets.tensorfile import decode_tensors, encode_tensors
+from pose_ros.nets.tensorfile import encode_tensors
 from pose_ros.nets.video import VideoPoseNet
+from pose_ros.training.augment import live_scale
 from pose_ros.training.checkpoints import write_atomically
 from pose_ros.training.config import NORMALISATIONS, TrainConfig, nested
 from pose_ros.training.logs import commit
-from pose_ros.training.targets import CELL_SHIFT_PX
+from pose_ros.training.targets import CELL_SHIFT_PX, card_codec
 
 FINAL = ("final.weight", "final.bias", "final_layer.weight", "final_layer.bias")
 
@@ -44,8 +44,7 @@ def start_from(net: VideoPoseNet, card_name: str, joints: str) -> list[str]:
 
     """
     card = find_card(card_name)
-    arrays = decode_tensors(read_weights(card), weights_path(card))
-    state = {n: torch.from_numpy(a.astype("float32")) for n, a in arrays.items()}
+    state = read_state(card)
     if card.architecture.startswith("movenet"):
         state = import_conv(state).state
     target = net.state_dict()
@@ -140,8 +139,9 @@ def _describe(
         recurrent=isinstance(net, Hstpn)
         and net.config.temporal == "gru"
         and net.window.frames > 1,
+        codec=card_codec(config.crop.codec),
         cell_shift_px=CELL_SHIFT_PX[config.crop.codec],
-        crop_scale=config.crop.scale,
+        crop_scale=live_scale(config.crop.scale, net.size_hw_px, config.crop.codec),
         skeleton=config.crop.joints,
         metrics=metrics,
         notes=f"Recipe {config.name}, commit {commit()}.",

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import glob
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,9 @@ from torch import nn
 from pose_ros.errors import SourceError, WeightsError
 
 LAST, BEST = "last.ckpt", "best.ckpt"
+#: A part of a dead process may be removed when nobody wrote it for so long: on a disk that several
+#: machines see, a process that is not here may be alive elsewhere.
+STALE_S = 60.0
 
 
 class CheckpointError(SourceError):
@@ -36,6 +41,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path)
         with part.open("wb") as file:
             write(file)
             file.flush()
@@ -51,6 +57,39 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         ) from error
 
 
+def _remove_stale(path: Path) -> None:
+    """Remove what processes that were killed while they wrote ``path`` left of it."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        owner = part.name.split(".")[-2]
+        with contextlib.suppress(OSError):
+            old = time.time() - part.stat().st_mtime > STALE_S
+            if owner.isdigit() and old and not _alive(int(owner)):
+                part.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's
+        return True
+    return True
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that it is whole or as before; a device or pipe gets it as it is.
+
+    Raises:
+        CheckpointError: it could not be written; an older file is untouched.
+
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        path.write_text(text, encoding="utf-8")
+    else:
+        write_atomically(path, lambda file: file.write(text.encode()))
+
+
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Write a state of tensors and plain values.
 
@@ -61,8 +100,10 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     write_atomically(path, lambda file: torch.save(dict(state), file))
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, lazily: bool = False) -> dict[str, Any]:
     """Read what `save` wrote, on the CPU; tensors and plain values only, no code.
+
+    ``lazily`` reads tensors when they are looked at, which is much faster for the values alone.
 
     Raises:
         WeightsError: no such file, or it is damaged.
@@ -71,7 +112,7 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise WeightsError(f"{path}: expected a checkpoint, found no file")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
     except Exception as error:  # torch has a dozen ways to fail on a damaged file
         raise WeightsError(
             f"{path}: expected a checkpoint of a training run, got {path.stat().st_size} bytes "

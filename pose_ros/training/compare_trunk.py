@@ -33,9 +33,9 @@ from pose_ros.core.heatmaps import decode
 from pose_ros.core.skeletons import COCO17
 from pose_ros.core.values import ByteArray, FloatArray, Frame, People, PoseMaps
 from pose_ros.core.window import WindowBuffer
-from pose_ros.errors import ConfigError, PoseRosError
+from pose_ros.errors import ConfigError, PoseRosError, SourceError
 from pose_ros.nets.checkpoint import Card, find_card
-from pose_ros.nets.runtime import open_runner
+from pose_ros.nets.runtime import Runner, open_runner
 from pose_ros.nets.stream import open_stream
 from pose_ros.training.consensus import Track
 from pose_ros.training.datasets.base import read_json
@@ -123,24 +123,20 @@ class Both:
             ConfigError: they do not see the same crops.
 
         """
-        if (card.input_hw, card.crop_scale) != (trunk.input_hw, trunk.crop_scale):
-            raise ConfigError(
-                f"{card.name} and {trunk.name}: expected the same crops, got {card.input_hw} at "
-                f"{card.crop_scale} and {trunk.input_hw} at {trunk.crop_scale}"
-            )
+        _check_crops(card, trunk)
         if not card.recurrent or card.skeleton != trunk.skeleton:
             raise ConfigError(f"{card.name}: expected a recurrent network with the trunk's joints")
         self.card, self.trunk = card, trunk
         self.stream = open_stream(card, "cpu", threads)
         self.runner = open_runner(trunk, "cpu", threads)
 
-    def single(self, shown: Shown) -> FloatArray:
-        """The trunk's joints (T, K, 2)."""
-        found = []
+    def single(self, shown: Shown, runner: Runner | None = None) -> FloatArray:
+        """Joints (T, K, 2) of a single-frame network, the trunk when none is named."""
+        runner, found = runner or self.runner, []
         for first in range(0, len(shown.crops), BATCH):
             rows = slice(first, first + BATCH)
-            heads = self.runner(shown.crops[rows, None])
-            found.append(joints(PoseMaps(*heads), shown.affine[rows], self.trunk))
+            heads = runner(shown.crops[rows, None])
+            found.append(joints(PoseMaps(*heads), shown.affine[rows], runner.card))
         return np.concatenate(found)
 
     def streamed(self, shown: Shown) -> FloatArray:
@@ -164,10 +160,48 @@ class Both:
         parts["labels"].append(measure(shown.truth, shown))
 
 
+class Alone(Both):
+    """Two single-frame networks that see the same crops."""
+
+    def __init__(self, card: Card, trunk: Card, threads: int) -> None:
+        """Open both.
+
+        Raises:
+            ConfigError: they do not see the same crops.
+
+        """
+        _check_crops(card, trunk)
+        self.card, self.trunk = card, trunk
+        self.runner = open_runner(trunk, "cpu", threads)
+        self.own = open_runner(card, "cpu", threads)
+
+    def streamed(self, shown: Shown) -> FloatArray:
+        """The first network's joints (T, K, 2)."""
+        return self.single(shown, self.own)
+
+
+def open_both(card: Card, trunk: Card, threads: int) -> Both:
+    """A recurrent or a single-frame network beside a single-frame one.
+
+    Raises:
+        ConfigError: they do not see the same crops, or the first one is of another kind.
+
+    """
+    return Both(card, trunk, threads) if card.is_video else Alone(card, trunk, threads)
+
+
+def _check_crops(card: Card, trunk: Card) -> None:
+    if (card.input_hw, card.crop_scale) != (trunk.input_hw, trunk.crop_scale):
+        raise ConfigError(
+            f"{card.name} and {trunk.name}: expected the same crops, got {card.input_hw} at "
+            f"{card.crop_scale} and {trunk.input_hw} at {trunk.crop_scale}"
+        )
+
+
 def joints(maps: PoseMaps, affine: FloatArray, card: Card) -> FloatArray:
     """Joints (T, K, 2) in image pixels, of maps of the crops with these affines."""
     cells, _score = decode(maps)
-    crop = (cells * CELL_PX + card.cell_shift_px).astype(np.float32)
+    crop = card.crop_px_from_cell(cells).astype(np.float32)
     return np.asarray(to_image(crop, affine), np.float32)
 
 
@@ -230,7 +264,10 @@ def pictures(both: Comparison, annotations: Path, folder: Path) -> dict[str, Row
         points = np.array(person["keypoints"], np.float32).reshape(-1, 3)
         if person["image_id"] not in names or not (points[:, 2] > 0).any():
             continue
-        bgr = cv2.imread(str(folder / names[person["image_id"]]))
+        path = folder / names[person["image_id"]]
+        bgr = cv2.imread(str(path))
+        if bgr is None:
+            raise SourceError(f"{path}: {annotations} names this picture; it cannot be read")
         rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
         x, y, w, h = person["bbox"]
         box = np.array([[x, y, x + w, y + h]], np.float32) - 0.5
@@ -263,7 +300,9 @@ class Command:
 
 def main(argv: Sequence[str], this: Command | None = None) -> dict[str, Any]:
     """Run the command; see ``--help``."""
-    this = this or Command("compare_trunk", __doc__, "hstpn_robot", "recurrent network", Both)
+    this = this or Command(
+        "compare_trunk", __doc__, "hstpn_robot", "recurrent or single-frame network", open_both
+    )
     args = _parser(this).parse_args(argv)
     if not args.video and not args.pictures:
         raise ConfigError("expected --video VIDEO=POSES.jsonl, --pictures COCO.json=DIR, or both")
@@ -278,7 +317,8 @@ def main(argv: Sequence[str], this: Command | None = None) -> dict[str, Any]:
         films.append((read_film(Path(video), Path(poses), labels, args.threads), rate_hz))
     answer: dict[str, Any] = {"card": both.card.name, "trunk": both.trunk.name}
     if films:
-        frames = sum(len(t) for film, _ in films for t in film.tracks if len(t) >= LEAST)
+        lengths = [len(t) for film, _ in films for t in film.tracks if len(t) >= LEAST]
+        frames = sum(min(length, args.limit or length) for length in lengths)
         answer |= {"person_frames": frames, "videos": [film.name for film, _ in films]}
         answer["conditions"] = videos(both, films, args.condition, args.limit)
     if args.pictures:

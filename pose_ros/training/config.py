@@ -70,8 +70,9 @@ class CropConfig:
     joints: str = param("posetrack15", "Joint set that is learned", one_of=tuple(SKELETONS))
     scale: float = param(1.25, "Crop over the person's box", ge=0.5, le=3.0)
     normalise: str = param("imagenet", "Of the pixels", one_of=tuple(NORMALISATIONS))
-    codec: str = param("edge", "Cell of a crop pixel x: edge (x+0.5)/4, msra round(x/4)",
-                       one_of=("edge", "msra"))  # fmt: skip
+    codec: str = param("edge", "Cell of a crop pixel x: edge (x+0.5)/4, msra round(x/4), udp "
+                       "x (w-1)/(W-1) in crops cut by unit lengths (ViTPose)",
+                       one_of=("edge", "msra", "udp"))  # fmt: skip
     sigma: float = param(2.0, "Spread of a target", unit="cells", ge=0.5, le=10.0)
 
 
@@ -166,6 +167,9 @@ class StageConfig:
 class LossConfig:
     """Terms beside the heatmaps' squared error."""
 
+    pseudo_weight: float = param(1.0, "Weight of labels that a network made: propagated ones "
+                                 "(labelled: false in the file) and a teacher's (data.pseudo)",
+                                 ge=0.0, le=10.0)  # fmt: skip
     joint_weights: bool = param(False, "DCPose's: elbows, knees 1.2; wrists, ankles 1.5")
     vremd_branches: float = param(
         0.0, "Weight of the loss of each of VREMD's two branches", ge=0.0

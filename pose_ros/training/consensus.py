@@ -14,12 +14,13 @@ was asked: differences between networks mean something, levels do not.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -144,14 +145,42 @@ def tracks(
     return [Track(number[run], boxes[run], smooth[run]) for run in runs]
 
 
-def save(path: Path, found: list[Track]) -> None:
-    """Write tracks as one .npz."""
+def origin(video: Path, poses: Path) -> str:
+    """Sixteen hex digits of what labels are made from: a film, its tracks and who looks at it.
+
+    Raises:
+        SourceError: there are no such tracks.
+
+    """
+    digest = hashlib.sha256(TEACHER.encode())
+    for path in (poses, video):
+        if path.is_file():
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        elif path == poses:
+            raise SourceError(f"{poses}: expected what python -m pose_ros.tools.track writes")
+        else:
+            digest.update(str(video).encode())
+    return digest.hexdigest()[:16]
+
+
+def origin_of(path: Path) -> str:
+    """`origin` that `save` was told; empty where it was not, or there is no such file."""
+    if not path.is_file():
+        return ""
+    with np.load(path) as file:
+        return str(file["origin"]) if "origin" in file else ""
+
+
+def save(path: Path | IO[bytes], found: list[Track], origin: str = "") -> None:
+    """Write tracks as one .npz, with what they were made from."""
     arrays = {
         f"{name}{i}": getattr(t, name)
         for i, t in enumerate(found)
         for name in ("frames", "box_xyxy_px", "xy_px")
     }
-    np.savez_compressed(path, count=np.array(len(found)), **arrays)
+    named = {"origin": np.array(origin)} if origin else {}
+    np.savez_compressed(path, count=np.array(len(found)), **named, **arrays)
 
 
 def load(path: Path) -> list[Track]:

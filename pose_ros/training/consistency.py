@@ -30,7 +30,6 @@ from pose_ros.training.augment import Affine, Draw, crop_affine, warp
 from pose_ros.training.checkpoints import write_atomically
 from pose_ros.training.config import TeacherConfig
 from pose_ros.training.datasets.base import ClipDataset, ClipSample
-from pose_ros.training.targets import STRIDE
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ def load_teacher(config: TeacherConfig, device: torch.device) -> tuple[Teacher, 
         with torch.no_grad():
             maps = net(torch.from_numpy(crops[:, None]).to(device))
         cells, score = decode(PoseMaps(*(m.float().cpu().numpy() for m in maps)))
-        return _to_images(cells * STRIDE + card.cell_shift_px, affines), score
+        return _to_images(card.crop_px_from_cell(cells), affines), score
 
     return teach, get_skeleton(card.skeleton)
 
@@ -102,7 +101,10 @@ class PseudoLabelled:
             row = self.rows.get((sample.video, sample.track, int(frame)))
             if row is not None:
                 xy[t], visible[t] = self.xy[row], self.visible[row]
-        return replace(sample, xy_px=xy, visible=visible, skeleton=self.skeleton, xyz_m=None)
+        return replace(
+            sample, xy_px=xy, visible=visible, skeleton=self.skeleton, xyz_m=None,
+            pseudo=np.ones(len(sample.images), np.bool_),
+        )  # fmt: skip
 
 
 def _place(sample: ClipSample) -> tuple[str, str, int]:

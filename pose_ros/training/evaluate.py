@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from pose_ros.errors import ConfigError, PoseRosError
 from pose_ros.training import cost, protocols, report
+from pose_ros.training.checkpoints import write_text
 from pose_ros.training.corruption import KINDS, CorruptionSpec
 from pose_ros.training.datasets import ClipDataset, Subset, parse_spec
 from pose_ros.training.datasets.base import read_json
@@ -61,7 +62,7 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
     if args.save:
         path = Path(args.save)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(_plain(answer), indent=1), encoding="utf-8")
+        write_text(path, json.dumps(_plain(answer), indent=1))
     return answer
 
 
@@ -187,11 +188,11 @@ def write_predictions(
             dataset.clips, protocols.poseval_videos(dataset, predicted), strict=True
         ):
             text = json.dumps(predictions_to_json(clip, list(video.predicted)))
-            (out / f"{clip.name}.json").write_text(text, encoding="utf-8")
+            write_text(out / f"{clip.name}.json", text)
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     if protocol == "coco" and isinstance(dataset, LabelledClips):
-        out.write_text(json.dumps(protocols.coco_results(dataset, predicted)), encoding="utf-8")
+        write_text(out, json.dumps(protocols.coco_results(dataset, predicted)))
         return
     np.savez_compressed(
         out,
@@ -268,7 +269,7 @@ def _write(grids: Sequence[report.Grid], args: argparse.Namespace) -> None:
         (args.latex, [grid.latex() for grid in grids]),
     ):
         if name:
-            Path(name).write_text("\n".join(forms), encoding="utf-8")
+            write_text(Path(name), "\n".join(forms))
     for number, grid in enumerate(grids if args.plot else ()):
         path = Path(args.plot)
         report.plot(grid, path.with_stem(f"{path.stem}_{number}") if len(grids) > 1 else path)

@@ -29,7 +29,7 @@ from pose_ros.training.windows import Item, WindowDataset
 
 log = logging.getLogger(__name__)
 
-SMALL = ("cells", "visible", "dt_left", "dt_right", "to_key")
+SMALL = ("cells", "visible", "dt_left", "dt_right", "to_key", "pseudo")
 CHUNK = 8  # windows at once
 FLUSH_EVERY = 64  # chunks between two notes of how far it is
 
@@ -105,7 +105,8 @@ def _digest(windows: WindowDataset, trainee: Trainee, variants: int) -> str:
         None if config.augment is None else asdict(config.augment),
         asdict(config.window), config.size_hw_px, config.seed, config.spread, variants,
     )  # fmt: skip
-    digest.update(json.dumps(about, sort_keys=True).encode() + b"clean" * config.clean)
+    extra = b"clean" * config.clean + b"pseudo" * config.pseudo
+    digest.update(json.dumps(about, sort_keys=True).encode() + extra)
     for name, tensor in trainee.net.get_submodule("backbone").state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -166,12 +167,20 @@ def _make(
 ) -> dict[str, np.ndarray]:
     """Open the files for all rows, after a look at the free space."""
     need = sum(array[0].nbytes for array in arrays.values()) * total
-    log.info("stored features: %d windows, %.2f GB in %s", total, need / 1e9, folder)
+    log.info("stored features: %d windows, %s in %s", total, _space(need), folder)
     free = shutil.disk_usage(folder).free
     if fresh and need > free:
         raise SourceError(
-            f"{folder}: the features need {need / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB "
+            f"{folder}: the features need {_space(need)}, the disk has {_space(free)} "
             "free; lower cache.variants or data.limit, or set cache.folder to another disk"
         )
     mode = "w+" if fresh else "r+"
     return {n: _open(folder, n, (total, *a.shape[1:]), mode) for n, a in arrays.items()}
+
+
+def _space(number: float) -> str:
+    """Bytes as they are said: 1.2 GB, 31.0 MB, 4.5 kB."""
+    size, unit = next(
+        (pair for pair in ((1e9, "GB"), (1e6, "MB")) if number >= pair[0]), (1e3, "kB")
+    )
+    return f"{number / size:.1f} {unit}"

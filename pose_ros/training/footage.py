@@ -34,6 +34,11 @@ class Footage:
         return len(self.images)
 
 
+def is_bag(path: Path) -> bool:
+    """Whether a path is a rosbag2 recording: an .mcap file or a folder with its metadata."""
+    return path.suffix == ".mcap" or (path / "metadata.yaml").is_file()
+
+
 def open_footage(path: Path, topic: str = "") -> Footage:
     """Open a video file, a folder of pictures, or a rosbag2 recording (folder or .mcap).
 
@@ -42,7 +47,7 @@ def open_footage(path: Path, topic: str = "") -> Footage:
         ConfigError: a bag with several image topics and none named.
 
     """
-    if path.suffix == ".mcap" or (path / "metadata.yaml").is_file():
+    if is_bag(path):
         return _bag(path, topic)
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
@@ -117,9 +122,13 @@ def attach(labels: LabelFile, footage: Footage) -> Sparse:
 def _check_length(labels: LabelFile, footage: Footage, where: str) -> None:
     stated = labels.video_frames
     if stated is not None and abs(stated - len(footage)) > HEADER_ERROR:
+        rate = (
+            "; or did Label Studio count them at another rate? Its <Video> counts 24 a second "
+            f'unless it says frameRate="{footage.rate_hz:g}"'
+        )
         raise ConfigError(
             f"{where}: they are of a video of {stated} frames, this one has {len(footage)}; are "
-            "these the labels of another video?"
+            f"these the labels of another video{rate if labels.form == 'label-studio' else '?'}"
         )
 
 

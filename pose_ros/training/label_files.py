@@ -9,33 +9,36 @@ the data sets `video_coco` and `rosbag` open, with the confidence of every joint
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pose_ros.core.skeletons import Skeleton, get_skeleton
+from pose_ros.core.skeletons import COCO17, Skeleton, get_skeleton
 from pose_ros.core.values import ByteArray, FloatArray
 from pose_ros.errors import ConfigError, SourceError
 from pose_ros.training.checkpoints import write_atomically
 from pose_ros.training.datasets.base import read_json
 from pose_ros.training.datasets.coco import coco_tables, person_of
-from pose_ros.training.datasets.video_coco import joint_set
 from pose_ros.training.label_records import (
     FrameRecord,
     LabelFile,
     check_labels,
     last_number,
+    our_name,
     same_joints,
+    skeleton_of,
 )
 from pose_ros.training.label_tools import read_cvat, read_label_studio
 
 
-def read_labels(path: Path, joints: str = "") -> LabelFile:
+def read_labels(path: Path, joints: str = "", size_px: tuple[int, int] | None = None) -> LabelFile:
     """Read a label file of any of the three forms.
 
-    ``joints`` names the joint set for files that do not name their joints.
+    ``joints`` names the joint set for files that do not name their joints; ``size_px`` is the
+    picture's width and height, for files that do not say it.
 
     Raises:
         SourceError: no such file, or of another form.
@@ -48,7 +51,7 @@ def read_labels(path: Path, joints: str = "") -> LabelFile:
     if text.lstrip().startswith("<"):
         file = read_cvat(path, text, wanted)
     elif text.lstrip().startswith("["):
-        file = read_label_studio(path, wanted)
+        file = read_label_studio(path, wanted, size_px)
     else:
         file = read_coco_labels(path, wanted)
     check_labels(file)
@@ -68,9 +71,8 @@ def read_coco_labels(path: Path, wanted: Skeleton | None = None) -> LabelFile:
     """Read COCO JSON; pictures have ``frame_number``, ``stamp_ns`` or a number in the name."""
     data = read_json(path)
     pictures, people = coco_tables(path)
-    named = (data.get("categories") or [{}])[0].get("keypoints")
-    skeleton = joint_set(path) if named or wanted is None else wanted
-    same_joints(path, skeleton, wanted)
+    named = (data.get("categories") or [{}])[0].get("keypoints") or ()
+    skeleton = _joint_set(path, named, wanted)
     frames = []
     for picture in pictures:
         stamp = picture.get("stamp_ns")
@@ -78,7 +80,7 @@ def read_coco_labels(path: Path, wanted: Skeleton | None = None) -> LabelFile:
         where = f"{path}, {record.called}"
         for row, annotation in enumerate(people.get(int(picture["id"]), [])):
             try:
-                person = person_of(annotation, skeleton, where, row)
+                person = person_of(_ordered(annotation, named, skeleton), skeleton, where, row)
             except KeyError as error:
                 raise SourceError(f"{where}: a person has no {error}") from error
             if not person.ignore:
@@ -86,6 +88,30 @@ def read_coco_labels(path: Path, wanted: Skeleton | None = None) -> LabelFile:
         frames.append(record)
     stated = (data.get("info") or {}).get("video_frames")
     return LabelFile(path, "coco", skeleton, tuple(frames), stated)
+
+
+def _joint_set(path: Path, named: Sequence[str], wanted: Skeleton | None) -> Skeleton:
+    """Joint set that has the named joints, in any order; the wanted one if it has."""
+    if not named:
+        return wanted or COCO17
+    if wanted is not None and {our_name(n) for n in named} <= set(wanted.joints):
+        return wanted
+    found = skeleton_of(path, named, None)
+    same_joints(path, found, wanted)
+    return found
+
+
+def _ordered(
+    annotation: dict[str, Any], named: Sequence[str], skeleton: Skeleton
+) -> dict[str, Any]:
+    """Annotation with its joints in the order of a joint set that has them, the others unknown."""
+    names = [our_name(name) for name in named]
+    triples = annotation.get("keypoints") or ()
+    if not names or tuple(names) == skeleton.joints or len(triples) != 3 * len(names):
+        return annotation
+    table = np.zeros((len(skeleton), 3))
+    table[[skeleton.index(name) for name in names]] = np.asarray(triples, float).reshape(-1, 3)
+    return {**annotation, "keypoints": table.ravel().tolist()}
 
 
 def _number(path: Path, picture: dict[str, Any], stamp: Any) -> int | None:

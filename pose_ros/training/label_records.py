@@ -54,7 +54,7 @@ def skeleton_of(path: Path, names: Sequence[str], wanted: Skeleton | None) -> Sk
         ConfigError: there is none, or it is not the wanted one.
 
     """
-    ours = [FILE_NAMES.get(plain(name), plain(name)) for name in names]
+    ours = [our_name(name) for name in names]
     known = list(SKELETONS.values())
     fits = [s for s in known if set(ours) <= set(s.joints)]
     if wanted is not None and set(ours) <= set(wanted.joints):
@@ -68,6 +68,11 @@ def skeleton_of(path: Path, names: Sequence[str], wanted: Skeleton | None) -> Sk
             + f" ({', '.join((wanted or COCO17).joints)}); not among them: {', '.join(strange)}"
         )
     return (exact or sorted(fits, key=lambda s: (s is not COCO17, len(s))))[0]
+
+
+def our_name(name: str) -> str:
+    """Joint name of ours for that of a file."""
+    return FILE_NAMES.get(plain(name), plain(name))
 
 
 def plain(name: str) -> str:

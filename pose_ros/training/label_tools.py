@@ -7,6 +7,8 @@ Both count pixels from the picture's edge, so that the middle of the first pixel
   points, or ``<points>`` with all joints in the joint set's order. ``outside`` joints are
   unlabelled, ``occluded`` ones occluded. A frame is labelled where anybody has a key frame;
   there the shapes that CVAT interpolated for the others count, too: whoever labelled saw them.
+  A person drawn as a single shape is a track of one key frame, behind which CVAT ends it with an
+  ``outside`` shape that nobody drew: it labels nothing.
 * **CVAT for images 1.1**: ``<image>`` with ``<skeleton>`` or ``<points>``; ``group_id`` or an
   attribute ``track_id`` tells people apart over time, else their place in the picture does.
 * **Label Studio, pictures**: a task per frame, ``keypointlabels`` regions. Points of a person
@@ -22,6 +24,7 @@ import xml.etree.ElementTree as ET
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
@@ -29,12 +32,12 @@ from pose_ros.core.skeletons import COCO17, SKELETONS, Skeleton
 from pose_ros.core.values import FloatArray
 from pose_ros.errors import ConfigError, SourceError
 from pose_ros.training.datasets.base import read_json
-from pose_ros.training.datasets.posetrack_files import FILE_NAMES
 from pose_ros.training.label_records import (
     ROW,
     FrameRecord,
     LabelFile,
     last_number,
+    our_name,
     person_from_joints,
     plain,
     skeleton_of,
@@ -74,11 +77,15 @@ def read_cvat(path: Path, text: str, wanted: Skeleton | None) -> LabelFile:
 
 
 def _cvat_length(root: ET.Element) -> int | None:
-    for place in ("meta/task/size", "meta/job/size"):
-        text = root.findtext(place)
-        if text and text.strip().isdigit() and root.find("image") is None:
-            return int(text)
-    return None
+    """Number of frames of the video, where the task is all of it: then its size is that."""
+    task = root.find("meta/task")
+    if task is None or root.find("image") is not None:
+        return None  # `size` of a job is that of the job, its frames are numbered in the task
+    begins = (task.findtext("start_frame") or "0").strip()
+    if (task.findtext("frame_filter") or "").strip() or begins != "0":
+        return None  # of every n-th frame, or from a later one on: numbered in the video
+    text = (task.findtext("size") or "").strip()
+    return int(text) if text.isdigit() else None
 
 
 def _cvat_tracks(path: Path, root: ET.Element, found: dict[Any, Any]) -> None:
@@ -91,7 +98,7 @@ def _cvat_tracks(path: Path, root: ET.Element, found: dict[Any, Any]) -> None:
     twice = sorted({i for i in ids if ids.count(i) > 1})
     if twice:
         raise ConfigError(f"{path}: track id {twice[0]} is there twice")
-    shapes = [(t.get("id", ""), s) for t in root.iter("track") for s in t if s.tag in SHAPES]
+    shapes = [(t.get("id", ""), s) for t in root.iter("track") for s in _cvat_drawn(t)]
     marks = {int(s.get("frame", "-1")) for _, s in shapes if _is_key(s)}
     for track, shape in shapes:
         number = int(shape.get("frame", "-1"))
@@ -99,6 +106,21 @@ def _cvat_tracks(path: Path, root: ET.Element, found: dict[Any, Any]) -> None:
             if (number, track) in found:
                 raise ConfigError(f"{path}, frame {number}: track {track} is there twice")
             found[number, track] = _cvat_shape(path, shape), size
+
+
+def _cvat_drawn(track: ET.Element) -> list[ET.Element]:
+    """Shapes of a track without the end that CVAT itself puts behind a single shape."""
+    shapes = [s for s in track if s.tag in SHAPES]
+    there = [s for s in shapes if not _is_outside(s)]
+    if sum(_is_key(s) for s in there) == 1:
+        return there
+    return shapes
+
+
+def _is_outside(shape: ET.Element) -> bool:
+    points = shape.findall("points") if shape.tag == "skeleton" else [shape]
+    gone = [node.get("outside", "0") == "1" for node in points]
+    return shape.get("outside", "0") == "1" or (bool(gone) and all(gone))
 
 
 def _is_key(shape: ET.Element) -> bool:
@@ -151,12 +173,16 @@ def _numbers(where: str, text: str, count: int | None) -> list[tuple[float, floa
     return rows  # type: ignore[return-value]
 
 
-def read_label_studio(path: Path, wanted: Skeleton | None) -> LabelFile:
+def read_label_studio(
+    path: Path, wanted: Skeleton | None, size_px: tuple[int, int] | None = None
+) -> LabelFile:
     """Read Label Studio's JSON export (not JSON-MIN).
+
+    ``size_px`` is the picture size of a video, which the export does not say.
 
     Raises:
         SourceError: another form.
-        ConfigError: unknown joints, or several videos in one file.
+        ConfigError: unknown joints, several videos in one file, or a video of unknown size.
 
     """
     tasks = read_json(path)
@@ -169,7 +195,7 @@ def read_label_studio(path: Path, wanted: Skeleton | None) -> LabelFile:
             regions = _regions(task)
             if any(r.get("type") == "videorectangle" for r in regions):
                 videos.add(str(next(iter(task["data"].values()))))
-                lengths |= _ls_video(path, regions, found, boxes)
+                lengths |= _ls_video(path, regions, found, boxes, size_px)
             else:
                 _ls_picture(path, task, regions, found, boxes)
     except (KeyError, TypeError, AttributeError, StopIteration) as error:
@@ -203,7 +229,8 @@ def _ls_picture(
     boxes: dict[Any, Any],
 ) -> None:
     source = str(task["data"].get("image") or next(iter(task["data"].values())))
-    number = last_number(source.split("?")[0])
+    plain_path = source.split("?")[0]  # local storage has it behind it: /data/local-files/?d=PATH
+    number = last_number(parse_qs(urlsplit(source).query).get("d", [plain_path])[0])
     names = {
         r["id"]: _ls_group(r, own=True) for r in regions if r.get("type") == "rectanglelabels"
     }
@@ -225,7 +252,11 @@ def _ls_picture(
 
 
 def _ls_video(
-    path: Path, regions: list[dict[str, Any]], found: dict[Any, Any], boxes: dict[Any, Any]
+    path: Path,
+    regions: list[dict[str, Any]],
+    found: dict[Any, Any],
+    boxes: dict[Any, Any],
+    size_px: tuple[int, int] | None,
 ) -> set[int]:
     """Fill in the key frames of a video; the numbers of frames that its regions state."""
     shapes = [r for r in regions if r.get("type") == "videorectangle"]
@@ -233,11 +264,12 @@ def _ls_video(
     names = {r["id"]: _ls_group(r, own=True) for r in shapes}
     marks = sorted({int(key["frame"]) for r in shapes for key in r["value"]["sequence"]})
     for region in shapes:
-        size = region.get("original_width"), region.get("original_height")
-        if not all(size):
+        stated = region.get("original_width"), region.get("original_height")
+        size = stated if all(stated) else size_px
+        if size is None:
             raise ConfigError(
-                f"{path}: region {region.get('id')} has no original_width and original_height, so "
-                "its percentages mean no pixels; export with a version that writes them"
+                f"{path}: Label Studio gives places in a video in percent, and not the picture's "
+                "size; expected to be read together with the video (--video)"
             )
         label, group = region["value"]["labels"][0], _ls_group(region)
         for frame in marks:
@@ -332,4 +364,4 @@ def _table(
 
 
 def _row(skeleton: Skeleton, name: str) -> int:
-    return skeleton.index(FILE_NAMES.get(plain(name), plain(name)))
+    return skeleton.index(our_name(name))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from pose_ros.training.checkpoints import write_text
 from pose_ros.training.config import TrainConfig, nested
 from pose_ros.training.datasets.base import ClipDataset
 
@@ -110,6 +111,8 @@ def fingerprint(dataset: ClipDataset) -> dict[str, Any]:
         digest.update(f"{index} {sample.track} {sample.video} {sample.key}".encode())
         for array in (sample.frame_index, sample.box_xyxy_px, sample.xy_px, sample.visible):
             digest.update(np.ascontiguousarray(array).tobytes())
+        if sample.pseudo is not None:
+            digest.update(sample.pseudo.tobytes())
     return {
         "name": dataset.name, "windows": count, "skeleton": dataset.skeleton.name,
         "sha256": digest.hexdigest(),
@@ -120,14 +123,14 @@ def write_run(folder: Path, config: TrainConfig, data: dict[str, Any], world: in
     """Write ``config.yaml`` and ``run.json`` of a run that begins."""
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(nested(config), sort_keys=False, allow_unicode=True)
-    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    write_text(folder / "config.yaml", text)
     import torch
 
     about = {
         "commit": commit(), "command": sys.argv, "processes": world, "data": data,
         "torch": torch.__version__, "python": sys.version.split()[0],
     }  # fmt: skip
-    (folder / "run.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+    write_text(folder / "run.json", json.dumps(about, indent=1))
 
 
 def peak_rss_mb() -> float:

@@ -29,10 +29,12 @@ from tqdm import tqdm
 from pose_ros.errors import ConfigError, PoseRosError
 from pose_ros.training import checkpoints
 from pose_ros.training.checkpoints import BEST, LAST, Average, Progress
-from pose_ros.training.config import OptimConfig, TrainConfig, differences, flatten
+from pose_ros.training.config import OptimConfig, TrainConfig, flatten
 from pose_ros.training.logs import RunLog, peak_rss_mb
+from pose_ros.training.losses import information_outweighs
 from pose_ros.training.norms import share_batch_norms
 from pose_ros.training.objectives import Trainee
+from pose_ros.training.run_folder import check_same
 from pose_ros.training.validate import Judge, validate
 from pose_ros.training.windows import EpochSampler, Item, ValidationSampler, loader, plain_errors
 
@@ -196,23 +198,25 @@ def fit(
     fabric: Fabric,
     judge: Judge | None = None,
     since_s: float | None = None,
+    data: dict[str, Any] | None = None,
 ) -> Result:
     """Train until the epochs or the time are over, nothing gets better, or somebody asks to stop.
 
     ``judge`` measures what the validation windows alone do not tell (``train.monitor=map``).
     ``train.max_minutes`` counts from ``since_s`` (`time.monotonic`), without it from now.
+    ``data`` says what is learned from (`logs.fingerprint` by name) and is kept in the checkpoint.
 
     Goes on from ``folder/last.ckpt`` if there is one and ``config.resume`` allows it.
 
     Raises:
         Diverged: the loss is not finite.
         CheckpointError: a checkpoint could not be written.
-        ConfigError: the checkpoint is of a run with other settings.
+        ConfigError: the checkpoint is of a run with other settings or data.
         Stopped: on SIGTERM, after saving.
 
     """
     begun = time.monotonic() if since_s is None else since_s
-    run = _Run(trainee, train, val, config, folder, fabric)
+    run = _Run(trainee, train, val, config, folder, fabric, data or {})
     run.judge = judge
     if config.train.max_minutes:
         run.ends_at = begun + 60.0 * config.train.max_minutes
@@ -252,9 +256,10 @@ class _Run:
         config: TrainConfig,
         folder: Path,
         fabric: Fabric,
+        data: dict[str, Any],
     ) -> None:
         """Set up module, optimiser, loaders and logs, and load the checkpoint if there is one."""
-        self.config, self.folder, self.fabric = config, folder, fabric
+        self.config, self.folder, self.fabric, self.data = config, folder, fabric, data
         rules, world = config.train, fabric.world_size
         if rules.threads:
             torch.set_num_threads(rules.threads)
@@ -281,7 +286,7 @@ class _Run:
         self.at = Progress()
         self.best: dict[str, float] = {}
         self.judge: Judge | None = None
-        self.asked_to_stop = False
+        self.asked_to_stop, self.warned = False, False
         self.ends_at = math.inf  # by time.monotonic
         self.stopped = ""
         self.clock = {"step_s": 0.0, "wait_s": 0.0, "windows": 0.0}
@@ -410,8 +415,8 @@ class _Run:
         raise Diverged(
             f"step {self.at.step}: expected a finite loss and gradient, got "
             f"{', '.join(f'{n}={v:.3g}' for n, v in values.items())}, gradient norm {norm:.3g}; "
-            f"the batch is in {self.folder / name}, {self._kept()}. Look at the batch; lower "
-            "optim.lr or train.precision=32-true"
+            f"the batch is in {self.folder / name}, {self._kept()}. Look at the batch; a "
+            "lower optim.lr or train.precision=32-true begins anew (out=..., or resume=never)"
         )
 
     def _kept(self) -> str:
@@ -479,6 +484,7 @@ class _Run:
                 "optimizer": self.optimizer.state_dict(),
                 "progress": dataclasses.asdict(self.at),
                 "precision": self.fabric.strategy.precision.state_dict(),
+                "data": self.data,
             }
         checkpoints.save(self.folder / name, state)
 
@@ -493,12 +499,7 @@ class _Run:
         if mode == "never" or (mode == "auto" and not path.is_file()):
             return
         state = checkpoints.load(path)
-        changed = differences(state["config"], self.config)
-        if changed:
-            raise ConfigError(
-                f"{path} is of a run with another {', '.join(changed[:5])}: give this one another "
-                "folder (out=...), or resume=never to start anew there"
-            )
+        check_same(path, state, self.config, self.data)
         self.trainee.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
@@ -518,7 +519,15 @@ class _Run:
 
     def _log_step(self, terms: dict[str, torch.Tensor], bar: Any) -> None:
         """Write the latest terms and how busy the trainer is."""
-        values = {f"train/{name}": float(term) for name, term in terms.items()}
+        numbers = {name: float(term) for name, term in terms.items()}
+        if not self.warned and information_outweighs(numbers, self.at.step):
+            self.warned = True
+            log.warning(
+                "step %d: STDPose's information term is %.2g, the heatmaps' error %.2g: it should "
+                "be a small part of it (loss.mi=off leaves it out)", self.at.step,
+                numbers["information"], numbers["heatmap"],
+            )  # fmt: skip
+        values = {f"train/{name}": number for name, number in numbers.items()}
         values["train/lr"] = float(self.optimizer.param_groups[-1]["lr"])
         values |= {f"speed/{name}": value for name, value in self._numbers().items()}
         self.log.write(self.at.step, values)

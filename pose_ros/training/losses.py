@@ -2,8 +2,9 @@
 
 B people, T frames, K joints, (h, w) heatmap cells. ``visible`` is 1 where a joint is labelled
 inside the crop and 0 elsewhere; what is not visible costs nothing, whatever stands in its place,
-NaN included. Positions are (x, y); `temporal` and `motion` want them in units of the longer side
-of the heatmap (`normalised`), as paper 000's eq 3 does.
+NaN included. Labels that count less, or more, have that weight in its place. Positions are (x, y);
+`temporal` and `motion` want them in units of the longer side of the heatmap (`normalised`), as
+paper 000's eq 3 does.
 
 Papers: 000 HSTPN, 001 PSTPose, 002 VREMD, 003 STDPose, 004 DSA. Checked in
 `test/training/test_losses.py` (numbers by hand, finite differences).
@@ -11,6 +12,8 @@ Papers: 000 HSTPN, 001 PSTPose, 002 VREMD, 003 STDPose, 004 DSA. Checked in
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +26,8 @@ BETA_MOTION = 0.1  # eq 23 of paper 000
 NEAR_CELLS = 7  # window of the soft-argmax: as far as its gradient can see
 FAR_CELLS = 2.0  # off an epipolar line, from which a joint pulls no harder
 EPS = 1e-6  # of standard deviations
+#: STDPose's information term may be so large a share of the heatmaps' error, from this step on.
+INFORMATION_SHARE, INFORMATION_STEPS = 0.5, 1000
 CORRELATION_EPS = 1e-4  # keeps the information of equal channels finite
 
 
@@ -66,6 +71,7 @@ def joint_mse(
         )
     mask = visible[:, :, None, None] > 0
     error = torch.where(mask, heatmaps - target, torch.zeros_like(heatmaps)).square()
+    error = error * visible[:, :, None, None]
     if joint_weight is not None:
         error = error * joint_weight[:, None, None]
     return error.sum() / max(error.numel(), 1)
@@ -99,7 +105,7 @@ def temporal(xy: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     """Squared steps of joints (B, T, K, 2) from frame to frame; 0 for one frame.
 
     Summed over joints, mean over steps and people; a step counts when both ends are visible
-    (B, T, K).
+    (B, T, K), as much as the lesser of them.
     Source: paper 000, eq 20.
     """
     return _step_loss(xy[:, 1:] - xy[:, :-1], visible)
@@ -115,9 +121,9 @@ def motion(xy: torch.Tensor, true_xy: torch.Tensor, visible: torch.Tensor) -> to
 
 def _step_loss(steps: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     """Squared length of steps (B, T - 1, K, 2), where both ends are visible (B, T, K)."""
-    both = (visible[:, 1:] > 0) & (visible[:, :-1] > 0)
-    steps = torch.where(both[..., None], steps, torch.zeros_like(steps))
-    return steps.square().sum() / max(steps.shape[0] * steps.shape[1], 1)
+    both = torch.minimum(visible[:, 1:], visible[:, :-1])[..., None]
+    steps = torch.where(both > 0, steps, torch.zeros_like(steps))
+    return (steps.square() * both).sum() / max(steps.shape[0] * steps.shape[1], 1)
 
 
 def hstpn(
@@ -139,9 +145,9 @@ def hstpn(
     size = (heatmaps.shape[-2], heatmaps.shape[-1])
     cells, found = near_truth(heatmaps, true_xy, visible)
     xy, truth = (normalised(moved(c, to_key), size) for c in (cells, true_xy))
-    flat = (t.flatten(0, 1) for t in (heatmaps, target, visible))
+    maps, wanted, weight = (t.flatten(0, 1) for t in (heatmaps, target, visible))
     terms = {
-        "heatmap": joint_mse(*flat, joint_weight),  # eq 21
+        "heatmap": joint_mse(maps, wanted, weight, joint_weight),  # eq 21
         "temporal": temporal(xy, found),
         "motion": motion(xy, truth, found),
     }
@@ -205,7 +211,7 @@ def relevance(
     both = (torch.where(shown[:, :, None, None], m, torch.zeros_like(m)) for m in (maps, target))
     log_p, log_q = (F.log_softmax(m.float().flatten(2) / tau, 2) for m in both)
     kl = (log_q.exp() * (log_q - log_p)).sum(2)
-    return (kl * shown).sum() / shown.sum().clamp_min(1)
+    return (kl * visible).sum() / shown.sum().clamp_min(1)
 
 
 def redundancy(known: torch.Tensor, learned: torch.Tensor) -> torch.Tensor:
@@ -268,6 +274,16 @@ def stdpose_information(
         of_heatmap = of_heatmap + config.red_hm * redundancy(pairs[2], pairs[3])
     cells = target.shape[-2] * target.shape[-1]
     return (config.alpha * of_feature + config.beta * of_heatmap) / cells
+
+
+def information_outweighs(terms: Mapping[str, float], step: int) -> bool:
+    """Whether STDPose's information term pulls more than it should, late enough to say so.
+
+    It is a regulariser: beside an error of the heatmaps of 4e-3 an unscaled term would be all
+    that is learned. False for other networks, which have no such term.
+    """
+    share = INFORMATION_SHARE * terms.get("heatmap", math.inf)
+    return step >= INFORMATION_STEPS and abs(terms.get("information", 0.0)) > share
 
 
 def stdpose(

@@ -50,7 +50,7 @@ class PosevalJudge:
             raise ConfigError(
                 f"train.monitor=map: expected crop.joints=posetrack15, got {config.skeleton.name}"
             )
-        self.codec = config.crop.codec
+        self.codec, self.size_hw_px = config.crop.codec, config.size_hw_px
         self.image_from_crop = [_back(s.box_xyxy_px, config) for s in samples(clips)]
         self.start()
 
@@ -72,7 +72,7 @@ class PosevalJudge:
             found = torch.as_tensor(summed).cpu()
         cells, score = found[..., :2].numpy(), found[..., 2].numpy()
         cells = np.where(found[..., 3:].numpy() > 0, cells, np.float32("nan"))
-        crop = crop_from_cells(cells, self.codec)
+        crop = crop_from_cells(cells, self.codec, self.size_hw_px)
         xy = [apply(a, joints) for a, joints in zip(self.image_from_crop, crop, strict=True)]
         return {"map": self._total(np.stack(xy), score)}
 
@@ -90,5 +90,6 @@ class PosevalJudge:
 
 def _back(box_xyxy_px: FloatArray, config: WindowConfig) -> Affine:
     """(2, 3) map from crop pixels to image pixels of a window that nothing was drawn for."""
-    there = crop_affine(box_xyxy_px, config.size_hw_px, config.crop.scale, Draw())
+    crop = config.crop
+    there = crop_affine(box_xyxy_px, config.size_hw_px, crop.scale, Draw(), crop.codec)
     return np.linalg.inv(np.vstack((there, (0.0, 0.0, 1.0))))[:2]

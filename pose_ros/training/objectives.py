@@ -24,7 +24,7 @@ from pose_ros.nets.vit import TokenPoseNet
 from pose_ros.nets.vremd import VREMD
 from pose_ros.training import aprs_loss, losses
 from pose_ros.training.config import NORMALISATIONS, TrainConfig
-from pose_ros.training.targets import STRIDE, gaussians, unflip
+from pose_ros.training.targets import STRIDE, flip_columns, gaussians, reach_cells, unflip
 
 Batch = Mapping[str, torch.Tensor]
 Terms = dict[str, torch.Tensor]
@@ -68,10 +68,17 @@ class Trainee(nn.Module):
             "joint_weight", torch.tensor(weight if hard else [1.0] * len(weight)), persistent=False
         )
         self.size_hw = (net.size_hw_px[0] // STRIDE, net.size_hw_px[1] // STRIDE)
+        self.flip_columns = flip_columns(config.crop.codec, net.size_hw_px)
         self.skeleton = skeleton
         self._teacher: list[VideoPoseNet] = []  # in a list it is no part of this module
         wanted = [n for n in ("loss.aprs", "augment.recrop_p") if _setting(config, n)]
-        if wanted and not (type(net) is Hstpn and net.config.temporal == "gru"):
+        remembers = isinstance(net, Hstpn) and net.config.temporal == "gru"
+        if remembers and net.window.frames > 1 and config.crop.codec == "udp":
+            raise ConfigError(
+                f"crop.codec=udp: the memory of {config.net.name} follows a live crop in cells of "
+                "4 pixels; expected edge or msra"
+            )
+        if wanted and not (type(net) is Hstpn and remembers):
             raise ConfigError(
                 f"{wanted[0]}: expected HSTPN with its recurrent memory, got {config.net.name}"
             )
@@ -161,8 +168,10 @@ class Trainee(nn.Module):
     def objective(self, out: PoseOut, batch: Batch) -> Terms:
         """Terms of the paper whose network this is."""
         key = self.net.window.key
-        target = gaussians(batch["cells"], self.size_hw, self.config.crop.sigma)  # (B, T, K, h, w)
-        visible, heatmaps = batch["visible"], out.heatmaps.float()
+        crop = self.config.crop
+        reach = reach_cells(crop.codec, crop.sigma)
+        target = gaussians(batch["cells"], self.size_hw, crop.sigma, reach)  # (B, T, K, h, w)
+        visible, heatmaps = self.weights(batch), out.heatmaps.float()
         if "window_heatmaps" in out.aux:
             window = out.aux["window_heatmaps"].float()
             truth = torch.nan_to_num(batch["cells"])
@@ -183,6 +192,13 @@ class Trainee(nn.Module):
                 terms["total"] = terms["total"] + self.config.loss.vremd_branches * terms[name]
         return terms
 
+    def weights(self, batch: Batch) -> torch.Tensor:
+        """(B, T, K) how much the labels count: ``visible``, times ``loss.pseudo_weight``."""
+        if "pseudo" not in batch:
+            return batch["visible"]
+        less = 1.0 + (self.config.loss.pseudo_weight - 1.0) * batch["pseudo"]
+        return batch["visible"] * less[..., None]
+
     def _refined(
         self, terms: Terms, window: torch.Tensor, truth: torch.Tensor, batch: Batch
     ) -> Terms:
@@ -190,7 +206,7 @@ class Trainee(nn.Module):
         rules = self.config.loss
         shake = 0.95 + 0.1 * _noise(batch["epoch"] * 1000003 + batch["index"], 4)
         energy, distance = aprs_loss.refined(
-            window, truth, batch["visible"], self.skeleton, rules.aprs_steps,
+            window, truth, self.weights(batch), self.skeleton, rules.aprs_steps,
             shake.to(truth), batch.get("to_key"),
         )  # fmt: skip
         total = terms["total"] + rules.aprs * energy + rules.aprs_truth * distance
@@ -217,8 +233,9 @@ class Trainee(nn.Module):
 
     def flip_loss(self, heatmaps: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
         """Mean squared difference between maps and those of the mirrored window, mirrored back."""
-        back = unflip(mirrored.float(), self.flip_order)
-        return (heatmaps.float() - back)[..., 1:].square().mean()  # column 0 has no partner
+        columns = self.flip_columns  # which have no partner
+        back = unflip(mirrored.float(), self.flip_order, columns)
+        return (heatmaps.float() - back)[..., columns:].square().mean()
 
     def teacher_loss(self, heatmaps: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Squared difference to the teacher's maps of the clean window, where it is sure."""

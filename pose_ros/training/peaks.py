@@ -37,7 +37,7 @@ def joints_of(maps: PoseMaps, subpixel: str = "dark") -> tuple[FloatArray, Float
         return decode(maps)
     cells, _capped = decode(maps)
     peak = maps.heatmaps.max(axis=(2, 3), initial=0.0)
-    found = np.isfinite(cells).all(axis=2)
+    found = np.asarray(np.isfinite(cells).all(axis=2))
     if subpixel != "dark":
         height, width = maps.heatmaps.shape[2:]
         flat = maps.heatmaps.reshape(*peak.shape, height * width).argmax(axis=2)
@@ -65,12 +65,11 @@ def _quarters(heatmaps: FloatArray, cell: np.ndarray) -> FloatArray:
 
 
 def with_mirrored(
-    heatmaps: torch.Tensor, mirrored: torch.Tensor, order: torch.Tensor
+    heatmaps: torch.Tensor, mirrored: torch.Tensor, order: torch.Tensor, columns: int = 1
 ) -> torch.Tensor:
     """Mean of maps (P, J, h, w) and those of the mirrored picture; ``order`` (J,) swaps sides.
 
-    The first column has no mirrored one (`targets.unflip`) and stays as it is.
+    The first ``columns`` (`targets.mirror_shift`) have no mirrored ones and stay as they are.
     """
-    back = unflip(mirrored, order)
-    mean = (heatmaps + back) / 2
-    return torch.cat((heatmaps[..., :1], mean[..., 1:]), -1)
+    mean = (heatmaps + unflip(mirrored, order, columns)) / 2
+    return torch.cat((heatmaps[..., :columns], mean[..., columns:]), -1)

@@ -24,6 +24,7 @@ from pose_ros.training.config import in_words
 from pose_ros.training.corruption import DROP_JOINTS, CorruptionSpec, corrupt, drop_joints
 from pose_ros.training.datasets.base import ClipDataset, ClipSample, ImageRef
 from pose_ros.training.peaks import joints_of, with_mirrored
+from pose_ros.training.targets import mirror_shift
 
 #: Crop pixels per heatmap cell.
 STRIDE_PX = 4.0
@@ -51,8 +52,24 @@ class Network:
     skeleton: Skeleton
     frames: int
     key: int
-    cell_shift_px: float  # heatmap cell c is the crop pixel 4 c + this
+    cell_shift_px: float  # heatmap cell c is the crop pixel cell_stride_px c + this
     trained: bool  # False: weights are random, its joints mean nothing
+    cell_stride_px: tuple[float, float] = (STRIDE_PX, STRIDE_PX)  # along x and y
+
+    @property
+    def flip_columns(self) -> int:
+        """`targets.mirror_shift` of its maps."""
+        return mirror_shift(self.cell_stride_px[0], self.cell_shift_px, self.size_hw_px[1])
+
+    def crop_px_from_cell(self, cells: FloatArray) -> FloatArray:
+        """Crop pixels (..., 2) of heatmap cells (..., 2)."""
+        pixels = cells * np.array(self.cell_stride_px, np.float32) + self.cell_shift_px
+        return np.asarray(pixels, np.float32)
+
+    def cell_from_crop_px(self, xy_px: FloatArray) -> FloatArray:
+        """Heatmap cells (..., 2) of crop pixels (..., 2)."""
+        cells = (xy_px - self.cell_shift_px) / np.array(self.cell_stride_px, np.float32)
+        return np.asarray(cells, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +147,9 @@ def _of_card(card: Card) -> Network:
         skeleton=get_skeleton(card.skeleton or ""),
         frames=frames,
         key=key,
-        cell_shift_px=getattr(card, "cell_shift_px", -0.5),
-        trained=not getattr(card, "untrained", False),
+        cell_shift_px=card.cell_shift_px,
+        cell_stride_px=card.cell_stride_px,
+        trained=not card.untrained,
     )
 
 
@@ -227,7 +245,7 @@ class Predictor:
         left = [sample.dt_left for sample in samples]
         right = [sample.dt_right for sample in samples]
         cells, score = joints_of(self._maps(clips, left, right), self.subpixel)
-        crop = (cells * STRIDE_PX + self.network.cell_shift_px).astype(np.float32)
+        crop = self.network.crop_px_from_cell(cells)
         affine = affine_from_boxes(edges, self.network.size_hw_px)
         return to_image(crop, affine).astype(np.float32), score
 
@@ -278,7 +296,7 @@ class Predictor:
                 maps = net.module(x, *dt).heatmaps.float()
                 if self.flip:
                     mirrored = net.module(x.flip(-1), *dt).heatmaps.float()
-                    maps = with_mirrored(maps, mirrored, self._order.to(device))
+                    maps = with_mirrored(maps, mirrored, self._order.to(device), net.flip_columns)
                 return PoseMaps(maps.cpu().numpy())
             heads = net.module(x)
         return PoseMaps(*(part.float().cpu().numpy() for part in heads))

@@ -189,14 +189,15 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
     torch.set_num_threads(args.threads or torch.get_num_threads())
     method = args.method or ("stdpose" if "stdpose" in (args.net or "") else "auto")
     name = args.net or ("stdpose_movenet" if method == "stdpose" else NET)
-    labels = read_labels(Path(args.labels), args.joints)
     footage = open_footage(
         Path(args.video) if args.video else footage_beside(Path(args.labels)), args.topic
     )
+    labels = read_labels(Path(args.labels), args.joints, footage.size_px)
     truth = attach(labels, footage)
     video = every(truth, args.interval) if args.interval else truth
     network = open_for(method, name, args.device)
     learned = tuned(video, network, args)
+    network = learned.network if learned else network
     some, part = near_labels(video, args.reach)
     found = in_whole(estimate(some, method, network, args.reach), part, len(footage))
     found = finish(video, found, args.reach, args.score_min)

@@ -73,7 +73,7 @@ def _run(
         assert network is not None
         if args.finetune:
             with tempfile.TemporaryDirectory(prefix="propagate_") as folder:
-                fine_tune(video, network, args.finetune, Path(folder))
+                network = fine_tune(video, network, args.finetune, Path(folder)).network
         return propagated(video, network, len(video.images))
     assert looked is not None
     if method == "auto":
@@ -128,7 +128,8 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
     torch.set_num_threads(args.threads or torch.get_num_threads())
     rows: list[Row] = []
     for labels, video in zip(args.labels, args.video, strict=True):
-        truth = attach(read_labels(Path(labels)), open_footage(Path(video), args.topic))
+        footage = open_footage(Path(video), args.topic)
+        truth = attach(read_labels(Path(labels), size_px=footage.size_px), footage)
         truth = slower(replace(truth, name=Path(labels).stem), args.stride)
         for interval in args.intervals:
             rows += compare(truth, interval, args)

@@ -26,9 +26,9 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from pose_ros.core.skeletons import POSETRACK15, POSETRACK17_SLOTS, mapping
 from pose_ros.errors import ConfigError
-from pose_ros.training.checkpoints import write_atomically
+from pose_ros.training.checkpoints import write_atomically, write_text
 from pose_ros.training.datasets import parse_spec
 from pose_ros.training.datasets.base import FileImage, clip_box, picture_size
 from pose_ros.training.datasets.clips import Clip, FrameLabel, LabelledClips
@@ -60,16 +60,17 @@ class Propagated:
     video: Sparse  # the same frames, labelled where labels were given
     raw: Estimate  # what the method says
     score_min: float = 0.2  # less sure joints are nothing to learn from
+    reach: int = REACH
 
     @cached_property
     def found(self) -> Estimate:
         """Given labels and the answers between, unsure ones too: to be judged."""
-        return finish(self.video, self.raw, REACH, 0.0)
+        return finish(self.video, self.raw, self.reach, 0.0)
 
     @cached_property
     def sure(self) -> Estimate:
         """The same without what is not sure: to learn from."""
-        return finish(self.video, self.raw, REACH, self.score_min)
+        return finish(self.video, self.raw, self.reach, self.score_min)
 
     @property
     def frames(self) -> list[posetrack.PredictedFrame]:
@@ -77,7 +78,8 @@ class Propagated:
         order = mapping(self.video.skeleton, POSETRACK15)
         out = []
         for t in range(len(self.clip.frames)):
-            here = np.isfinite(self.found.xy_px[:, t]).all(axis=2).any(axis=1)
+            known = np.asarray(np.isfinite(self.found.xy_px[:, t]).all(axis=2))
+            here = known.any(axis=1)
             xy = self.found.xy_px[here, t][:, order].astype(np.float64)
             score = self.found.score[here, t][:, order].astype(np.float64)
             tracks = np.flatnonzero(here).astype(np.int64)
@@ -127,12 +129,12 @@ def _size(frame: FrameLabel) -> tuple[int, int]:
     return picture_size(frame.image.path)
 
 
-def answer(video: Sparse, method: str, network: Network | None) -> Estimate:
+def answer(video: Sparse, method: str, network: Network | None, reach: int = REACH) -> Estimate:
     """What a method says of a video; nothing where nobody is known."""
     if not video.tracks:
         nothing = np.zeros((0, len(video.images), len(video.skeleton)), np.float32)
         return Estimate(np.zeros((*nothing.shape, 2), np.float32), nothing)
-    return estimate(video, method, network, REACH)
+    return estimate(video, method, network, reach)
 
 
 def dense_clip(clip: Clip, done: Propagated) -> dict[str, Any]:
@@ -141,7 +143,8 @@ def dense_clip(clip: Clip, done: Propagated) -> dict[str, Any]:
     boxes = finished_boxes(done.video, found)
     frames = {id(frame): t for t, frame in enumerate(done.clip.frames)}
     slots = mapping(POSETRACK15, POSETRACK17_SLOTS)
-    images, people = [], []
+    images: list[dict[str, Any]] = []
+    people: list[dict[str, Any]] = []
     for frame in clip.frames:
         t = frames.get(id(frame))
         images.append({"id": frame.image_id, "file_name": frame.file,
@@ -186,8 +189,8 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
         if not len(longest_run(clip)):
             continue
         run, video = sparse_video(clip, args.interval, args.boxes == "labelled")
-        raw = answer(video, method, network)
-        done.append(Propagated(run, video, raw, args.score_min))
+        raw = answer(video, method, network, args.reach)
+        done.append(Propagated(run, video, raw, args.score_min, args.reach))
         _write(args, clip, done[-1])
     return _summary(args, dataset, done, network, method)
 
@@ -200,8 +203,11 @@ def _write(args: argparse.Namespace, clip: Clip, done: Propagated) -> None:
         path = Path(folder) / f"{clip.name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         content = data(clip, done) if data else predictions_to_json(done.clip, done.frames)
-        text = json.dumps(content, separators=(",", ":"))
-        write_atomically(path, lambda file, text=text: file.write(text.encode()))
+        write_atomically(path, partial(_write_json, content))
+
+
+def _write_json(content: object, file: IO[bytes]) -> None:
+    file.write(json.dumps(content, separators=(",", ":")).encode())
 
 
 def _summary(
@@ -221,6 +227,7 @@ def _summary(
         "metrics": {n: round(v, 6) if math.isfinite(v) else None for n, v in metrics.items()},
         "labelled_ratio": round(given / max(frames, 1), 4), "frames": frames, "labelled": given,
         "videos": len(done), "interval": args.interval, "method": method,
+        "reach": args.reach,
         "net": network.name if network else None,
         "trained": network.trained if network else None, "boxes": args.boxes,
         **({"labels": args.labels} if args.labels else {}),
@@ -228,7 +235,7 @@ def _summary(
     }  # fmt: skip
     if args.save:
         Path(args.save).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.save).write_text(json.dumps(result, indent=1), encoding="utf-8")
+        write_text(Path(args.save), json.dumps(result, indent=1))
     return result
 
 
@@ -257,6 +264,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--labels", metavar="DENSE", help="label files of all frames, to learn from")
     add("--score-min", type=float, default=0.2,
         help="with --labels: less sure joints are left out (default: %(default)s)")  # fmt: skip
+    add("--reach", type=int, default=REACH, metavar="FRAMES",
+        help="further from a label on one side only, the estimate without labels counts "
+        "(default: %(default)s)")  # fmt: skip
     add("--table", metavar="NAME", help="table that the answer belongs to, e.g. stdpose.1.17")
     add("--row", metavar="KEY", help="its row (default: full)")
     add("--save", metavar="FILE.json", help="write the answer, for evaluate --results")

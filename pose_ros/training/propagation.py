@@ -287,7 +287,7 @@ def finish(video: Sparse, found: Estimate, reach: int, score_min: float) -> Esti
     near = ((ends.left >= 0) & (ends.right >= 0)) | (ends.near <= reach)
     wanted &= near[..., None]
     if video.known_xyxy_px is not None:
-        there = np.isfinite(video.known_xyxy_px).all(axis=2)
+        there = np.asarray(np.isfinite(video.known_xyxy_px).all(axis=2))
         wanted = (wanted | ~near[..., None]) & there[..., None]
     high = np.array(video.size_px, np.float32) - np.float32(0.5)
     with np.errstate(invalid="ignore"):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from pose_ros.core.skeletons import mapping
 from pose_ros.core.values import FloatArray
 from pose_ros.errors import ConfigError
 from pose_ros.nets.stdpose import STDPose
+from pose_ros.training.augment import live_scale
 from pose_ros.training.config import (
     AugmentConfig,
     CropConfig,
@@ -39,6 +40,7 @@ from pose_ros.training.predict import Network
 from pose_ros.training.propagation import Sparse, boxes_between, ends_of
 from pose_ros.training.propagation_fuse import fused
 from pose_ros.training.propagation_nets import joints_of
+from pose_ros.training.targets import CELL_SHIFT_PX, stride_px
 from pose_ros.training.windows import WindowConfig, WindowDataset
 
 #: Augmented versions of every window, windows per step, learning rate.
@@ -56,6 +58,7 @@ class Tuned:
     steps: int
     first_loss: float  # mean of the first tenth of the steps
     last_loss: float
+    network: Network  # what learned, its maps read as they were taught
 
 
 class SparseWindows:
@@ -132,7 +135,10 @@ class SparseWindows:
 
 
 def fine_tune(video: Sparse, network: Network, steps: int, folder: Path, seed: int = 0) -> Tuned:
-    """Train a network in place; ``folder`` takes the stored features.
+    """Train a network's weights in place; ``folder`` takes the stored features.
+
+    Its maps are to be read by the answer's ``network``: an untrained card's cells are elsewhere
+    than where the targets taught them to be.
 
     Raises:
         ConfigError: the network is no STDPose, or there is too little to learn from.
@@ -156,18 +162,24 @@ def fine_tune(video: Sparse, network: Network, steps: int, folder: Path, seed: i
     net.eval()
     tenth = max(1, len(losses) // 10)
     first, last = float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:]))
-    return Tuned(len(windows), steps, first, last)
+    codec, size = config.crop.codec, network.size_hw_px
+    taught = replace(
+        network, cell_shift_px=CELL_SHIFT_PX[codec], cell_stride_px=stride_px(codec, size)
+    )
+    return Tuned(len(windows), steps, first, last, taught)
 
 
 def _settings(network: Network) -> TrainConfig:
     """Training settings that fit how the network's card feeds it."""
+    size = network.size_hw_px
+    codec = "udp" if network.cell_stride_px == stride_px("udp", size) else "edge"
     return TrainConfig(
         net=NetConfig(name=network.name, freeze=True),
         crop=CropConfig(
             joints=network.skeleton.name,
-            scale=network.crop_scale,
+            scale=network.crop_scale / live_scale(1.0, size, codec),
             normalise="movenet" if abs(network.mean[0] - network.mean[2]) < 1 else "imagenet",
-            codec="edge",
+            codec=codec,
         ),
         loss=LossConfig(p_gt_aux=1.0),
     )

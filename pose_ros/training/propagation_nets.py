@@ -21,7 +21,7 @@ from pose_ros.core.values import ByteArray, FloatArray, Frame, PoseMaps
 from pose_ros.errors import ConfigError
 from pose_ros.nets.stdpose import STDPose
 from pose_ros.training.datasets.base import ClipSample
-from pose_ros.training.predict import STRIDE_PX, Network, Predictor
+from pose_ros.training.predict import Network, Predictor
 from pose_ros.training.propagation import (
     Estimate,
     Sparse,
@@ -168,7 +168,7 @@ def _windows(
     boxes = boxes_between(video, ends)
     first, last = stretch
     times = [t for t in range(first, last + 1) if not video.labelled[t]]
-    there = np.isfinite(boxes).all(axis=2)
+    there = np.asarray(np.isfinite(boxes).all(axis=2))
     rows = [(p, t) for t in times for p in np.flatnonzero(there[:, t])]
     if not rows:
         return
@@ -204,7 +204,7 @@ def _answer(
     affine = affine_from_boxes(windows.edges_px, network.size_hw_px)
     scale, shift = affine[:, 0, 0][:, None, None, None], affine[:, :, 2][:, None, None]
     crop_xy = (windows.labels[..., :2] - shift) / scale
-    cells = (crop_xy - network.cell_shift_px) / STRIDE_PX
+    cells = network.cell_from_crop_px(crop_xy)
     labels = np.concatenate([cells, windows.labels[..., 2:]], axis=3)[:, :, into]
     labels = np.where((into >= 0)[:, None], labels, np.float32(0))
     x = normalised(network, torch.from_numpy(windows.crops).to(device))
@@ -213,7 +213,7 @@ def _answer(
     with torch.inference_mode():
         heatmaps = net(x, left, right, given).heatmaps.float().cpu().numpy()
     found, score = decode(PoseMaps(heatmaps))
-    crop = (found * STRIDE_PX + network.cell_shift_px).astype(np.float32)
+    crop = network.crop_px_from_cell(found)
     return to_image(crop, affine).astype(np.float32), score
 
 

@@ -36,12 +36,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pose_ros.core.skeletons import get_skeleton
 from pose_ros.errors import ConfigError
-from pose_ros.training import cost, evaluate, propagate_dataset, train
-from pose_ros.training.config import flatten, nested, read_recipe
+from pose_ros.training import checkpoints, cost, evaluate, propagate_dataset, train
+from pose_ros.training.checkpoints import BEST, LAST, write_text
+from pose_ros.training.config import TrainConfig, flatten, nested, read_recipe
 from pose_ros.training.datasets import dataset_options
 from pose_ros.training.propagate import command
+from pose_ros.training.reproduce_sets import NO_MEMORY, SETS
 from pose_ros.training.tables import Row, Table, get_table, tables_of
 
 _log = logging.getLogger(__name__)
@@ -58,45 +62,6 @@ _ELSEWHERE = "--dataset"
 _REFINED = "--refine RATE_HZ"
 #: Shows the key frame in place of its neighbours: what time is worth (models.md, G9).
 _STILL = "--temporal-off"
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Which parts of a data set are learned from, choose the weights, and are judged."""
-
-    train: str
-    val: str
-    test: str
-    joints: str
-    train_set: str = ""  # another set that is learned from
-    settings: tuple[str, ...] = ()  # of training, for data of this kind
-    judging: tuple[str, ...] = ()  # options of evaluation, for data of this kind
-    refine_hz: float = 0.0  # rate of its tracks, where it has tracks of every frame
-
-
-_STILLS = ("net.options.frames=1", "loss.burn_in_p=0", "augment.recrop_p=0", "train.monitor=f1")
-#: What HSTPN's recipe asks of its memory, where a row has none.
-_NO_MEMORY = ("loss.burn_in_p=0", "augment.recrop_p=0", "loss.aprs=0")
-SETS = {
-    **{
-        f"posetrack{year}": Parts("split=train", "split=val", "split=val", "posetrack15")
-        for year in ("17", "18", "21")
-    },
-    # no validation part is known: as for PoseTrack, the judged one chooses
-    "badminton": Parts("split=train", "split=test", "split=test", "posetrack15"),
-    "mpii": Parts("split=train", "split=val", "split=val", "mpii16", settings=_STILLS),
-    # its text averages over joint types
-    "crowdpose": Parts(
-        "split=train", "split=val", "split=test", "crowdpose14", "", _STILLS, ("--macro",)
-    ),
-    # has no part to learn from (models.md, H24)
-    "ochuman": Parts(
-        "split=train2017", "split=val", "split=test", "coco17", "coco", settings=_STILLS
-    ),
-    "sportspose": Parts("", "", "", "coco17", settings=("train.monitor=f1",), refine_hz=10.0),
-}  # fmt: skip
-
-
 #: Settings that a row decides, and what to give instead.
 _DECIDED = {
     "name": "--out DIR, the folder of all rows",
@@ -109,6 +74,8 @@ _DECIDED = {
     "net.options.joints": "no other one: the table's data set has its joints",
     "net.options": "net.options.NAME=VALUE, one by one",
 }
+#: Settings of a row that may be replaced: it is no other row with another one.
+_OPEN = ("train.monitor",)
 #: Settings that may differ between two commands whose answers are the same.
 _FREE = (
     "device", "data.workers", "train.max_minutes", "train.checkpoint_s", "train.threads",
@@ -169,6 +136,7 @@ class Planner:
         self.boxed: set[str] = set()  # sets whose detected boxes are judged in
         self.boxes, self.out, self.seed = args.boxes, Path(args.out), seed
         self.several = args.seeds > 1
+        self.asked: list[str] = list(args.settings)
         self.settings = [*args.settings, f"device={args.device}", f"train.seed={seed}"]
         self.device = args.device
 
@@ -268,10 +236,11 @@ class Planner:
         title = "_".join(word for word in words if word)
         folder = self.out / "runs" / title
         settings = [f"net.options.{name}={value}" for name, value in flags.items()]
-        settings += _NO_MEMORY if flags.get("temporal") == "off" else []
+        settings += NO_MEMORY if flags.get("temporal") == "off" else []
         settings += [f"crop.joints={data.joints}", *data.settings]
         settings += [f"net.options.joints={len(get_skeleton(data.joints))}"]
         settings += [f"data.spread={spread}"] if spread else []
+        self._undecided(table, row, settings)
         argv = [
             str(RECIPES / f"{paper}.yaml"), f"name={title}", f"out={folder}",
             f"data.train=[{json.dumps(self.spec(table.dataset, 'train', **source))}]",
@@ -279,6 +248,27 @@ class Planner:
             *settings, *self.settings,
         ]  # fmt: skip
         return Step("train", tuple(argv), folder / f"{title}.yaml")
+
+    def _undecided(self, table: Table, row: Row, decided: Sequence[str]) -> None:
+        """Look whether no setting that was given is one by which the rows of a table differ.
+
+        Raises:
+            ConfigError: one is, and is not what the row has.
+
+        """
+        has = {name: value for name, _, value in (text.partition("=") for text in decided)}
+        theirs = {f"net.options.{name}" for other in table.rows for name in other.flags or {}}
+        for text in self.asked:
+            name, _, value = text.partition("=")
+            if name in _OPEN or (name not in has and name not in theirs):
+                continue
+            own = has.get(name)
+            if own is None or yaml.safe_load(own) != yaml.safe_load(value):
+                told = "its recipe's" if own is None else own
+                raise ConfigError(
+                    f"{text}: the row decides it; in {table.key}, row {row.key}, {name} is "
+                    f"{told}: leave it out, or ask for the row that has it"
+                )
 
     def result(self, table: Table, row: Row, kind: str = "") -> Path:
         """Where the answer of a row goes; that of one of several seeds is no row yet."""
@@ -412,10 +402,10 @@ def _made_by_hand(step: Step, told: Mapping[str, Any]) -> bool:
     False where it does not say it; to make it again costs time only.
     """
     if step.program == "train":
-        path = step.made.parent / "config.yaml"
-        if not path.is_file():
-            raise _other(step, f"unknown, there is no {path}")
-        old = flatten(read_recipe(path))
+        kept = [p for p in (step.made.parent / n for n in (LAST, BEST)) if p.is_file()]
+        if not kept:  # config.yaml alone says what began there, not what learned
+            raise _other(step, f"unknown, there is no {step.made.parent / LAST}")
+        old = flatten(TrainConfig()) | checkpoints.load(kept[0], lazily=True)["config"]
         new = flatten(read_recipe(Path(step.argv[0]), step.argv[1:]))
         names = [n for n in new if n not in (*_FREE, "out", "resume") and old[n] != new[n]]
         if names:
@@ -454,7 +444,7 @@ def run(steps: Sequence[Step]) -> None:
                     "command goes on"
                 )
             step.record.parent.mkdir(parents=True, exist_ok=True)
-            step.record.write_text("\n".join([*before, step.meant]) + "\n", encoding="utf-8")
+            write_text(step.record, "\n".join([*before, step.meant]) + "\n")
         before.append(step.meant)
 
 
@@ -469,7 +459,7 @@ def averaged(paths: Sequence[Path], out: Path) -> None:
         mean[name] = round(statistics.fmean(known), 6) if whole else None
         spread[name] = round(statistics.stdev(known), 6) if whole else None
     answer = {**answers[0], "metrics": mean, "seeds": len(paths), "spread": spread}
-    out.write_text(json.dumps(answer, indent=1), encoding="utf-8")
+    write_text(out, json.dumps(answer, indent=1))
 
 
 def main(argv: Sequence[str]) -> dict[str, Any]:

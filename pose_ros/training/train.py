@@ -15,6 +15,7 @@ last.ckpt, best.ckpt, metrics.json, and at the end the weights with their card.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -42,6 +43,7 @@ from pose_ros.training.logs import command_line, fingerprint, write_run
 from pose_ros.training.loop import Result, fit, open_fabric
 from pose_ros.training.monitor import PosevalJudge
 from pose_ros.training.objectives import Trainee, share_head
+from pose_ros.training.run_folder import alone, check_continued
 from pose_ros.training.windows import Item, Joined, WindowConfig, WindowDataset
 
 if TYPE_CHECKING:
@@ -99,6 +101,7 @@ def window_config(config: TrainConfig, net: VideoPoseNet, augmented: bool) -> Wi
         config.data.spread if augmented else 0,
         augmented and config.loss.mean_teacher > 0,
         augmented and config.loss.views > 0,
+        augmented and config.loss.pseudo_weight != 1.0,
     )
 
 
@@ -137,20 +140,29 @@ def run(config: TrainConfig, since_s: float | None = None) -> dict[str, Any]:
     fabric = open_fabric(config)
     log.info("learns on %s", fabric.device)
     net = make_net(config)
+    with alone(folder) if fabric.global_rank == 0 else contextlib.nullcontext():
+        return _run(config, net, folder, fabric, begun)
+
+
+def _run(
+    config: TrainConfig, net: VideoPoseNet, folder: Path, fabric: Fabric, begun: float
+) -> dict[str, Any]:
+    """`run` in a folder that nobody else is in."""
     train, val = _data(config, net, folder, fabric)
+    data = {n: fingerprint(d.clips) for n, d in (("train", train), ("val", val)) if d}
+    check_continued(folder, config, data)
     if fabric.global_rank == 0:
-        data = {n: fingerprint(d.clips) for n, d in (("train", train), ("val", val)) if d}
         write_run(folder, config, data, fabric.world_size)
-    first = None
+    sets, first = (train, val, data), None
     if config.stage1.epochs:
         own = getattr(net, "config", None)  # stage 1 has its own idea of what is frozen
-        first = _stage(config, net, (train, val), folder / "stage1", fabric, begun, still=True)
+        first = _stage(config, net, sets, folder / "stage1", fabric, begun, still=True)
         if first.stopped:
             return _unfinished(config, first, (folder, fabric))
         net.config = own  # type: ignore[assignment]
         net.load_state_dict(checkpoints.load(first.checkpoint)["net"])
         log.info("stage 1 done; its head went to %s", ", ".join(share_head(net)) or "no other")
-    result = _stage(config, net, (train, val), folder, fabric, begun)
+    result = _stage(config, net, sets, folder, fabric, begun)
     return _finish(config, net, result, first, (folder, fabric))
 
 
@@ -182,20 +194,23 @@ def _data(
 def _stage(
     config: TrainConfig,
     net: VideoPoseNet,
-    data: tuple[WindowDataset, WindowDataset | None],
+    data: tuple[WindowDataset, WindowDataset | None, dict[str, Any]],
     folder: Path,
     fabric: Fabric,
     begun_s: float,
     still: bool = False,
 ) -> Result:
-    """One stage of training, in a command that began at ``begun_s`` (`time.monotonic`)."""
+    """One stage of training, in a command that began at ``begun_s`` (`time.monotonic`).
+
+    ``data`` are windows to learn from and to validate on, and what the checkpoint says of them.
+    """
     trainee = Trainee(net, config, still)
-    sets: list[Dataset[Item] | None] = list(data)
+    sets: list[Dataset[Item] | None] = list(data[:2])
     if config.cache.variants:
         trainee.to(fabric.device)
         root = folder.parent if still else folder  # both stages read the same features
         where = Path(config.cache.folder) if config.cache.folder else root
-        for i, windows in enumerate(data):
+        for i, windows in enumerate(data[:2]):
             if windows is not None:
                 variants = 1 if i else config.cache.variants
                 with fabric.rank_zero_first():
@@ -204,7 +219,7 @@ def _stage(
     judge = None
     if config.train.monitor == "map" and data[1] is not None:
         judge = PosevalJudge(data[1].clips, data[1].config)
-    return fit(trainee, sets[0], sets[1], config, folder, fabric, judge, begun_s)
+    return fit(trainee, sets[0], sets[1], config, folder, fabric, judge, begun_s, data[2])
 
 
 def _unfinished(config: TrainConfig, first: Result, where: tuple[Path, Fabric]) -> dict[str, Any]:
@@ -216,7 +231,7 @@ def _unfinished(config: TrainConfig, first: Result, where: tuple[Path, Fabric]) 
     }  # fmt: skip
     if fabric.global_rank == 0:
         numbers = {**answer, "steps": 0, "stage1": {**first.best, **first.metrics}}
-        (folder / "metrics.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+        checkpoints.write_text(folder / "metrics.json", json.dumps(numbers, indent=1))
     fabric.barrier()
     return answer
 
@@ -240,7 +255,7 @@ def _finish(
         numbers = {**answer, "steps": result.steps, **result.metrics}
         if first is not None:
             numbers["stage1"] = {**first.best, **first.metrics}
-        (folder / "metrics.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+        checkpoints.write_text(folder / "metrics.json", json.dumps(numbers, indent=1))
         about = {
             "training_data": ", ".join((*config.data.train, *config.data.pseudo)),
             "metrics": best,
@@ -300,7 +315,8 @@ def command(argv: Sequence[str], since_s: float | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command goes on from the last checkpoint\n")
         return 130
-    sys.stdout.write(json.dumps(answer) + "\n")
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one says it
+        sys.stdout.write(json.dumps(answer) + "\n")
     return 0
 
 

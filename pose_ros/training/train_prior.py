@@ -26,6 +26,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import yaml
+from torch import nn
 
 from pose_ros.core.crop import affine_from_boxes, cut, fit_boxes
 from pose_ros.core.skeletons import COCO17
@@ -71,7 +72,12 @@ class Film:
 
 
 def read_film(video: Path, poses: Path, folder: Path, threads: int) -> Film:
-    """Read a video and its labels, which are made when they are not there yet."""
+    """Read a video and its labels, made where ``folder`` has none of this film and these tracks.
+
+    Raises:
+        SourceError: no video, no tracks, or tracks of a longer video.
+
+    """
     capture = cv2.VideoCapture(str(video))
     rate_hz = capture.get(cv2.CAP_PROP_FPS)
     frames = []
@@ -82,11 +88,18 @@ def read_film(video: Path, poses: Path, folder: Path, threads: int) -> Film:
         frames.append(np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)))
     if not frames or not rate_hz > 0:
         raise SourceError(f"{video}: expected a video, OpenCV reads no picture from it")
+    last = int(max(consensus.boxes_of(poses)[1], default=-1))
+    if last >= len(frames):
+        raise SourceError(
+            f"{poses}: has people in frame {last}, but {video} can be read up to frame "
+            f"{len(frames) - 1} only (cut off, or of another video?)"
+        )
     path = folder / f"labels_{video.parent.name}_{video.stem}.npz"
-    if not path.is_file():
+    origin = consensus.origin(video, poses)
+    if consensus.origin_of(path) != origin:
         numbered = ((i, Frame(rgb, round(i * 1e9 / rate_hz))) for i, rgb in enumerate(frames))
         found_tracks = consensus.tracks(poses, numbered, rate_hz, consensus.Consensus(threads))
-        write_atomically(path, lambda file: consensus.save(file, found_tracks))
+        write_atomically(path, lambda file: consensus.save(file, found_tracks, origin))
     return Film(f"{video.parent.name}/{video.name}", frames, consensus.load(path))
 
 
@@ -286,15 +299,24 @@ def validate(net: HstpnPrior, store: Store) -> dict[str, float]:
     return found | {f"alone_{n}": float(v) for n, v in alone.items()}
 
 
-def write(net: HstpnPrior, card: Card, out: Path, training_data: str, command: str) -> Card:
-    """Write the weights, float16, and their card beside them, without metrics."""
-    arrays = {n: t.detach().half().numpy() for n, t in net.state_dict().items()}
+def write(net: nn.Module, card: Card, out: Path, training_data: str, command: str) -> Card:
+    """Write the weights, float16, and their card beside them, without metrics.
+
+    Where the card says of which network its trunk is (`trunk_from`), the trunk is left out.
+    """
+    shared = "backbone." if card.trunk_from else "nothing is"
+    arrays = {
+        n: t.detach().half().numpy()
+        for n, t in net.state_dict().items()
+        if not n.startswith(shared)
+    }
     data = encode_tensors(arrays)
     name = f"{card.name}.safetensors"
     write_atomically(out / name, lambda file: file.write(data))
     done = replace(
         card, weights=name, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data),
-        untrained=False, trunk_from=None, seed=0, trained=True, training_data=training_data,
+        trunk_sha256=find_card(card.trunk_from).sha256 if card.trunk_from else None,
+        untrained=False, seed=0, trained=True, training_data=training_data,
         metrics=(), notes=f"Commit {commit()}; {command}",
     )  # fmt: skip
     values = {f.name: getattr(done, f.name) for f in fields(Card) if f.name not in UNWRITTEN}

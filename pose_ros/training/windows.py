@@ -29,6 +29,7 @@ from pose_ros.training.targets import (
     cells_of_map,
     image_from_cells,
     inside,
+    reach_cells,
 )
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ class WindowConfig:
     spread: int = 0  # `DataConfig.spread`
     clean: bool = False  # give the window before it was disturbed, too
     views: bool = False  # give the other view of the window, too
+    pseudo: bool = False  # say which labels a network made
 
     @property
     def asked(self) -> dict[str, int]:
@@ -118,7 +120,8 @@ class WindowDataset(Dataset[Item]):
     frames; ``epoch``, ``index`` int64. With ``clean``: the frames before they were disturbed. With
     ``augment.recrop_p``: ``to_key`` (T, 3, 3) float32, from cells of a frame to the key frame's.
     With ``views``: ``other`` like ``frames``, and ``epipolar`` (3, 3) float32 between cells of the
-    key frames, of unit norm; both zero where a sample has one view.
+    key frames, of unit norm; both zero where a sample has one view. With ``pseudo``: ``pseudo``
+    (T,) float32, 1 where the labels are a network's.
     """
 
     def __init__(self, clips: ClipDataset, config: WindowConfig) -> None:
@@ -182,7 +185,8 @@ class WindowDataset(Dataset[Item]):
         if config.augment is not None:
             key = config.window.key
             drawn = augment.draw(rng, config.augment, xy[key], labelled[key], config.skeleton)
-        affine = augment.crop_affine(sample.box_xyxy_px, size, config.crop.scale, drawn)
+        codec = config.crop.codec
+        affine = augment.crop_affine(sample.box_xyxy_px, size, config.crop.scale, drawn, codec)
         moved, moves = self._recrop(len(pick), rng)
         affines = [move[:2] @ np.vstack((affine, (0.0, 0.0, 1.0))) for move in moved]
         images, affines = self._crops(sample, pick, affines, rng)
@@ -191,13 +195,15 @@ class WindowDataset(Dataset[Item]):
             crop_xy, labelled = crop_xy[:, self.flip_order], labelled[:, self.flip_order]
         clean = _channels_first(images.copy()) if config.clean else None
         images = self._disturb(images, crop_xy, labelled, rng)
-        cells = cells_from_crop(crop_xy, config.crop.codec)
-        visible = (labelled & inside(cells, size)).astype(np.float32)
+        cells = cells_from_crop(crop_xy, codec, size)
+        reach = reach_cells(codec, config.crop.sigma)
+        visible = (labelled & inside(cells, size, reach)).astype(np.float32)
         return {
             "frames": _channels_first(images),
             "cells": torch.from_numpy(cells),
             "visible": torch.from_numpy(visible),
             **({} if clean is None else {"clean": clean}),
+            **({"pseudo": _pseudo(sample, pick)} if config.pseudo else {}),
             **(self._second(sample, pick, (affine, drawn.flip), rng) if config.views else {}),
             **moves,
         }
@@ -247,9 +253,10 @@ class WindowDataset(Dataset[Item]):
                 rng, config.augment, other.xy_px[other.key], unknown, other.skeleton
             )
             drawn = replace(own, flip=first[1], box_xyxy_px=None)
-        affine = augment.crop_affine(other.box_xyxy_px, size, config.crop.scale, drawn)
+        codec = config.crop.codec
+        affine = augment.crop_affine(other.box_xyxy_px, size, config.crop.scale, drawn, codec)
         images = np.stack([augment.warp(other.images[i].read(), affine, size) for i in pick])
-        here, there = (image_from_cells(a, config.crop.codec) for a in (first[0], affine))
+        here, there = (image_from_cells(a, codec, size) for a in (first[0], affine))
         matrix = there.T @ sample.epipolar @ here
         matrix = matrix / np.linalg.norm(matrix)
         return {
@@ -268,7 +275,8 @@ class WindowDataset(Dataset[Item]):
             first = int(rng.integers(1, frames))
             key = self.config.window.key
             moved = [move if (t < first) == (key >= first) else np.eye(3) for t in range(frames)]
-        back = [cells_of_map(np.linalg.inv(m), self.config.crop.codec) for m in moved]
+        codec, size = self.config.crop.codec, self.config.size_hw_px
+        back = [cells_of_map(np.linalg.inv(m), codec, size) for m in moved]
         return moved, {"to_key": torch.from_numpy(np.stack(back).astype(np.float32))}
 
     def _disturb(
@@ -285,6 +293,13 @@ class WindowDataset(Dataset[Item]):
             severity = float(rng.uniform(0.1, max(rules.degrade_max, 0.1)))
             images = corrupt(images, kind, severity, rng)
         return images
+
+
+def _pseudo(sample: ClipSample, pick: list[int]) -> torch.Tensor:
+    """(T,) 1 where the labels of the picked frames are a network's."""
+    if sample.pseudo is None:
+        return torch.zeros(len(pick))
+    return torch.from_numpy(sample.pseudo[pick].astype(np.float32))
 
 
 def _channels_first(images: ByteArray) -> torch.Tensor:

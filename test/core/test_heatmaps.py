@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pose_ros.core.heatmaps import decode, spread
+from pose_ros.core import heatmaps
+from pose_ros.core.heatmaps import dark_sigma, decode, spread
 from pose_ros.core.values import PoseMaps
 
 
@@ -21,6 +22,26 @@ def test_dark_finds_the_centre_of_a_gaussian(centre: tuple[float, float]) -> Non
     # A Gaussian smoothed by a Gaussian is one: its logarithm is a parabola, the step is exact.
     np.testing.assert_allclose(cell[0, 0], centre, atol=0.05)
     assert 0.9 < score[0, 0] <= 1.0
+
+
+def test_dark_smooths_large_maps_as_their_authors_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """17 cells at 96 x 72, 11 at 64 x 48: models.md 0.4. MoveNet's small maps keep theirs."""
+    sizes = {(64, 48): 11, (56, 40): 11, (96, 72): 17}
+    assert {size: 2 * int(2.5 * dark_sigma(size) + 0.5) + 1 for size in sizes} == sizes
+    assert [dark_sigma(size) for size in sizes] == [2.0, 2.0, 3.0]
+    rng = np.random.default_rng(0)
+    centres = rng.uniform((12, 12), (60, 84), (30, 2))
+    maps = np.stack([gaussian(float(x), float(y), 3.0, (96, 72)) for x, y in centres])[:, None]
+    cell, _ = decode(PoseMaps(maps))
+    assert np.abs(cell[:, 0] - centres).max() < 0.05
+    noisy = maps + 0.1 * rng.random(maps.shape, np.float32)
+
+    def error() -> float:
+        return float(np.linalg.norm(decode(PoseMaps(noisy))[0][:, 0] - centres, axis=1).mean())
+
+    wide = error()
+    monkeypatch.setattr(heatmaps, "DARK_SIDE_CELLS", 96)
+    assert dark_sigma((96, 72)) == 2.0 and wide < error()
 
 
 def test_dark_in_a_corner_stays_in_its_cell() -> None:

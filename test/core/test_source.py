@@ -85,3 +85,26 @@ def test_a_broken_picture_in_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"no")
     with pytest.raises(SourceError, match=r"x\.png: expected a picture"):
         list(open_source(str(tmp_path)))
+
+
+def test_a_video_that_did_not_reach_the_disk_is_an_error(tmp_path: Path) -> None:
+    """OpenCV's writer says nothing of a full disk; what it left is looked at."""
+    whole = clip(tmp_path / "whole.mp4").read_bytes()
+    for left in (b"", whole[: len(whole) // 2]):
+        video = VideoWriter(tmp_path / "cut.mp4", 25.0)
+        with pytest.raises(SourceError, match="of 12 pictures, the file does not have all"), video:
+            for number in range(12):
+                video.write(np.full((48, 64, 3), 20 * number, np.uint8))
+            assert video._writer is not None
+            video._writer.release()
+            (tmp_path / "cut.mp4").write_bytes(left)
+    with pytest.raises(KeyError), VideoWriter(tmp_path / "other.mp4", 25.0) as video:
+        video.write(np.zeros((48, 64, 3), np.uint8))
+        raise KeyError("an error before is not hidden")
+
+
+@pytest.mark.parametrize("form", ["mp4", "avi", "mkv"])
+@pytest.mark.parametrize("rate_hz", [7.5, 29.97])
+def test_videos_of_all_forms_are_whole(tmp_path: Path, form: str, rate_hz: float) -> None:
+    for frames in (1, 2, 61):
+        assert clip(tmp_path / f"{frames}.{form}", frames, rate_hz).is_file()

@@ -23,6 +23,7 @@ from pose_ros.nets.checkpoint import (
     load_net,
     model_folders,
     read_card,
+    read_state,
     weights_digest,
     weights_path,
     with_latency,
@@ -111,6 +112,25 @@ def test_a_trunk_that_does_not_fit_is_refused() -> None:
         load_net(card)
 
 
+def test_a_trained_network_may_leave_its_trunk_to_another_card(tmp_path: Path) -> None:
+    whole = load_net(find_card("pstpose_movenet"))
+    own = {n: t for n, t in whole.state_dict().items() if not n.startswith("backbone.")}
+    data = encode_tensors({n: t.numpy() for n, t in own.items()})
+    (tmp_path / "light.safetensors").write_bytes(data)
+    donor = find_card("movenet_thunder")
+    card = replace(
+        find_card("pstpose_movenet"), name="light", folder=tmp_path, weights="light.safetensors",
+        sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), untrained=False, trained=True,
+        trunk_sha256=donor.sha256,
+    )  # fmt: skip
+    found = load_net(card).state_dict()
+    assert all(torch.equal(tensor, found[name]) for name, tensor in whole.state_dict().items())
+    assert read_state(card).keys() == found.keys()
+    assert len({weights_digest(card), card.sha256[:8], donor.sha256[:8]}) == 3
+    with pytest.raises(WeightsError, match="light: made for weights 00000000 of movenet_thunder"):
+        load_net(replace(card, trunk_sha256="0" * 64))
+
+
 def test_latency_modes() -> None:
     card = find_card("stdpose_movenet")
     assert with_latency(card, "auto") is card and with_latency(card, "delayed_1") is card
@@ -120,6 +140,43 @@ def test_latency_modes() -> None:
     assert with_latency(find_card(NAME), "causal").mode == "causal"
     with pytest.raises(ConfigError, match="network hstpn_robot runs causal, not delayed_1"):
         with_latency(find_card("hstpn_robot"), "delayed_1")
+
+
+def test_cells_of_both_codecs_by_hand(folder: Path) -> None:
+    cells = np.array([[0.0, 0.0], [47.0, 63.0], [10.5, 20.25]], np.float32)
+    shift = read_card(edited(folder, input_hw=[256, 192]))
+    assert (shift.codec, shift.cell_stride_px) == ("shift", (4.0, 4.0))
+    np.testing.assert_array_equal(shift.crop_px_from_cell(cells), cells * 4.0 - 0.5)
+    assert shift.crop_px_from_cell(cells).dtype == np.float32
+    udp = read_card(edited(folder, codec="udp", cell_shift_px=0.0))
+    assert udp.cell_stride_px == (191 / 47, 255 / 63)
+    pixels = [[0, 0], [191, 255], [10.5 * 191 / 47, 20.25 * 255 / 63]]
+    np.testing.assert_allclose(udp.crop_px_from_cell(cells), pixels, rtol=1e-6)
+
+
+@pytest.mark.parametrize("card", list_cards(), ids=lambda card: card.name)
+def test_no_shipped_card_changes_its_cells(card: Card) -> None:
+    cells = np.random.default_rng(0).uniform(0, 60, (5, 17, 2)).astype(np.float32)
+    np.testing.assert_array_equal(
+        card.crop_px_from_cell(cells), (cells * 4.0 + card.cell_shift_px).astype(np.float32)
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"codec": "unbiased"}, "codec 'unbiased' to be one of"),
+        ({"codec": "udp"}, "cell_shift_px 0 with codec udp"),
+        ({"codec": "udp", "cell_shift_px": 0.0, "recurrent": True}, "codec shift of a recurrent"),
+        ({"codec": "udp", "cell_shift_px": 0.0, "kind": "detector"}, "only of a pose network"),
+        ({"codec": "udp", "cell_shift_px": 0.0, "input_hw": [64, 4]}, "two cells a side"),
+    ],
+)
+def test_a_codec_that_cannot_be_is_refused(
+    folder: Path, changes: dict[str, object], words: str
+) -> None:
+    with pytest.raises(WeightsError, match=words):
+        read_card(edited(folder, **changes))
 
 
 def test_a_pickled_checkpoint_is_refused_and_its_code_not_run(folder: Path) -> None:
@@ -197,7 +254,8 @@ def test_a_file_that_is_not_safetensors_is_refused(folder: Path) -> None:
         ({"untrained": True}, "expected weights, or untrained: true, and not both"),
         ({"weights": "DROP"}, "expected weights, or untrained: true, and not both"),
         ({"sha256": "DROP"}, "expected sha256 to be 64 hex digits"),
-        ({"trunk_from": "movenet_thunder"}, "trunk_from only of an untrained network"),
+        ({"trunk_from": "movenet_thunder"}, "expected trunk_sha256 where a trained network has"),
+        ({"trunk_sha256": "0" * 64}, "expected trunk_sha256 where a trained network has"),
         ({"lookahead_frames": 1}, "expected lookahead_frames to be 0 ... frames - 1"),
         ({"frames": 3, "lookahead_frames": 1, "recurrent": True}, "not to look ahead"),
         ({"latency_modes": {"late": {}}}, "expected latency_modes to be of causal, delayed_1"),
@@ -274,3 +332,16 @@ def test_cards_are_read_without_torch() -> None:
     code = "import sys; from pose_ros.nets import checkpoint, runtime; checkpoint.list_cards(); "
     code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_card_is_found_by_its_path(tmp_path: Path) -> None:
+    card = find_card(NAME)
+    for file in (f"{NAME}.yaml", card.weights):
+        shutil.copy(card.folder / file, tmp_path / file)
+    text = (tmp_path / f"{NAME}.yaml").read_text(encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(text.replace(f"name: {NAME}", "name: mine"))
+    mine = find_card(str(tmp_path / "mine.yaml"))
+    assert (mine.name, mine.folder) == ("mine", tmp_path)
+    assert load_net(mine).state_dict().keys() == load_net(card).state_dict().keys()
+    with pytest.raises(WeightsError, match=r"no model card is called '.*none\.yaml'"):
+        find_card(str(tmp_path / "none.yaml"))

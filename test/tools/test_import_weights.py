@@ -59,7 +59,9 @@ def test_a_checkpoint_becomes_a_card_that_loads(checkpoint: Path, tmp_path: Path
     card = read_card(out.with_suffix(".yaml"))
     assert (card.skeleton, card.licence, card.trained, card.frames) == ("coco17", "MIT", False, 1)
     assert card.mean == (123.675, 116.28, 103.53) and "UNTRAINED" not in card.notes
-    assert (card.cell_shift_px, card.recurrent, card.latency_modes) == (-0.5, False, {})
+    # HRNet's targets are round(x / 4): cell c is the crop pixel 4 c
+    assert (card.codec, card.cell_shift_px, card.crop_scale) == ("shift", 0.0, 1.25)
+    assert (card.recurrent, card.latency_modes) == (False, {})
     state = load_net(card).state_dict()
     for name, tensor in official().items():
         ours = name if name.startswith("final_layer") else f"backbone.{name}"
@@ -82,10 +84,25 @@ def test_a_video_network_gets_its_backbone_and_says_what_is_untrained(
     assert (card.skeleton, card.frames, card.lookahead_frames) == ("posetrack15", 5, 2)
     assert f"UNTRAINED: {len(answer['missing'])} tensors" in card.notes
     assert load_net(card).align is not None
-    assert (card.cell_shift_px, card.recurrent) == (1.5, False)
+    assert (card.codec, card.cell_shift_px, card.recurrent) == ("shift", 1.5, False)
     assert card.latency_modes == {"delayed_2": {"causal": False}, "causal": {"causal": True}}
     causal = with_latency(card, "causal")
     assert load_net(causal).window.lookahead == causal.lookahead_frames == 0
+
+
+@pytest.mark.parametrize(
+    ("codec", "told"), [("edge", ("shift", -0.5)), ("udp", ("udp", 0.0)), ("msra", ("shift", 0.0))]
+)
+def test_who_knows_how_a_head_was_taught_says_so(
+    checkpoint: Path, tmp_path: Path, codec: str, told: tuple[str, float]
+) -> None:
+    out = tmp_path / "h.safetensors"
+    common = ["--out", str(out), "--codec", codec, *options(*TINY)]
+    main([str(checkpoint), "--net", "hrnet_w32", *common])
+    card = read_card(out.with_suffix(".yaml"))
+    assert (card.codec, card.cell_shift_px) == told
+    with pytest.raises(ConfigError, match=f"--codec {codec}: the head is not the checkpoint's"):
+        main([str(checkpoint), "--net", "dsa_w48", *common])
 
 
 def test_a_head_changes_its_joints(checkpoint: Path, tmp_path: Path) -> None:
@@ -122,8 +139,10 @@ def test_vitpose_goes_into_a_vit_network(tmp_path: Path) -> None:
     out = tmp_path / "v.safetensors"
     answer = main([str(tmp_path / "v.pth"), "--net", "vitpose_s", "--out", str(out)])
     assert answer["missing"] == [] and answer["family"] == "ViT (official)"
-    net = load_net(read_card(out.with_suffix(".yaml")))
-    torch.testing.assert_close(net.backbone.pos_embed, torch.full((1, 192, 384), 2.0))
+    card = read_card(out.with_suffix(".yaml"))
+    assert (card.codec, card.cell_shift_px) == ("udp", 0.0)
+    assert card.crop_scale == pytest.approx(1.25 * 256 / 255)
+    torch.testing.assert_close(load_net(card).backbone.pos_embed, torch.full((1, 192, 384), 2.0))
     with pytest.raises(WeightsError, match="with HRNet-W8, got a ViT of width 384"):
         main([str(tmp_path / "v.pth"), "--net", "dsa_w48", "--out", str(out), *options(*TINY)])
 

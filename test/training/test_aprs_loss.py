@@ -50,6 +50,15 @@ def test_a_bone_that_is_too_long_costs_and_a_shorter_one_does_not() -> None:
     assert float(cost(longer, truth)[1]) > 10 * float(cost(truth, truth)[1])
 
 
+def test_the_distance_to_labels_that_count_half_is_half() -> None:
+    truth = person()
+    cells = truth + 0.8
+    whole = cost(cells, truth)
+    half = cost(cells, truth, torch.full(truth.shape[:3], 0.5))
+    torch.testing.assert_close(half[1], whole[1] / 2)
+    assert float(half[1]) > 1e-4
+
+
 def test_jumping_back_and_forth_costs() -> None:
     truth = person(5)
     shaken = truth.clone()

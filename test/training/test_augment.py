@@ -9,7 +9,6 @@ from pose_ros.core.crop import affine_from_boxes, fit_boxes
 from pose_ros.core.heatmaps import decode
 from pose_ros.core.skeletons import COCO17
 from pose_ros.core.values import PoseMaps
-from pose_ros.errors import ConfigError
 from pose_ros.training import augment, targets
 from pose_ros.training.augment import Draw, crop_affine
 from pose_ros.training.config import AugmentConfig
@@ -123,24 +122,23 @@ def test_occluders_cover_joints_and_stay_over_time() -> None:
     np.testing.assert_array_equal(clip, images)
 
 
-@pytest.mark.parametrize(("codec", "limit"), [("edge", 0.05), ("msra", 0.51)])
+@pytest.mark.parametrize(("codec", "limit"), [("edge", 0.05), ("msra", 0.51), ("udp", 0.05)])
 def test_what_is_encoded_is_decoded(codec: str, limit: float) -> None:
     rng = np.random.default_rng(0)
     # the decoder smooths: within six cells of the border it has not all of a Gaussian
     crop_xy = rng.uniform([28, 28], [68, 100], (5, 17, 2)).astype(np.float32)
-    cells = targets.cells_from_crop(crop_xy, codec)
+    cells = targets.cells_from_crop(crop_xy, codec, SIZE)
     maps = targets.gaussians(torch.from_numpy(cells), (32, 24), 2.0)
     found, score = decode(PoseMaps(maps.numpy(), None, None))
-    error_cells = np.abs(targets.crop_from_cells(found, codec) - crop_xy) / targets.STRIDE
+    error_cells = np.abs(targets.crop_from_cells(found, codec, SIZE) - crop_xy) / targets.STRIDE
     assert error_cells.max() < limit
     assert score.min() > 0.85
 
 
 def test_edge_is_what_the_live_pipeline_decodes() -> None:
-    # build.py: crop pixel = 4 cell - 0.5
-    assert targets.cells_from_crop(np.array([4 * 7.25 - 0.5], np.float32), "edge")[0] == 7.25
-    with pytest.raises(ConfigError, match="edge or msra"):
-        targets.cells_from_crop(np.zeros(2, np.float32), "udp")
+    # nets/checkpoint.py: crop pixel = 4 cell + cell_shift_px, -0.5 by default
+    found = targets.cells_from_crop(np.array([4 * 7.25 - 0.5] * 2, np.float32), "edge", SIZE)
+    assert found.tolist() == [7.25, 7.25]
 
 
 def test_a_gaussian_by_hand_and_an_unknown_joint() -> None:
@@ -164,7 +162,7 @@ def test_maps_of_a_mirrored_crop_unflip_onto_those_of_the_crop() -> None:
         affine = crop_affine(sample.box_xyxy_px, SIZE, 1.25, Draw(flip))
         xy = augment.apply(affine, sample.xy_px[0])
         xy = xy[order] if flip else xy
-        cells = torch.from_numpy(targets.cells_from_crop(xy, "edge"))
+        cells = torch.from_numpy(targets.cells_from_crop(xy, "edge", SIZE))
         maps.append(targets.gaussians(cells, (32, 24), 2.0))
     back = targets.unflip(maps[1], torch.from_numpy(order))
     torch.testing.assert_close(back[..., 1:], maps[0][..., 1:], atol=1e-5, rtol=1e-5)

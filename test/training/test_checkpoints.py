@@ -1,6 +1,8 @@
 """Checkpoints: whole or not there."""
 
 import errno
+import os
+import subprocess
 from pathlib import Path
 from typing import IO
 
@@ -81,3 +83,44 @@ def test_an_average_by_hand() -> None:
     with average.in_place_of(net):
         assert net.weight.item() == pytest.approx(0.975)
     assert net.weight.item() == 1.0
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    parts = {
+        "dead": f".last.ckpt.{gone.pid}.part",
+        "fresh": f".last.ckpt.{gone.pid + 1}.part",  # perhaps of another machine
+        "alive": f".last.ckpt.{os.getppid()}.part",
+        "other": f".best.ckpt.{gone.pid}.part",
+    }
+    for name, part in parts.items():
+        (tmp_path / part).write_bytes(b"half")
+        if name != "fresh":
+            os.utime(tmp_path / part, (1.0, 1.0))
+    checkpoints.save(path, {"step": 1})
+    left = {p.name for p in tmp_path.iterdir()}
+    assert left == {"last.ckpt", parts["fresh"], parts["alive"], parts["other"]}
+
+
+def test_text_is_whole_or_as_before_and_a_device_gets_it_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "answer.json"
+    checkpoints.write_text(path, "old ä")
+    assert path.read_text(encoding="utf-8") == "old ä"
+
+    def full(_number: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        checkpoints.write_text(path, "new")
+    assert path.read_text(encoding="utf-8") == "old ä"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
+        checkpoints.write_text(pipe, "said")
+        assert reader.communicate()[0] == "said"
+    assert pipe.is_fifo()

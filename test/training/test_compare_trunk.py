@@ -11,12 +11,12 @@ import pytest
 
 from pose_ros.core.values import ByteArray, FloatArray
 from pose_ros.core.video import VideoWriter
-from pose_ros.errors import ConfigError
+from pose_ros.errors import ConfigError, SourceError
 from pose_ros.nets.checkpoint import find_card
-from pose_ros.training import compare_trunk
+from pose_ros.training import compare_trunk, consensus
 from pose_ros.training.compare_trunk import CONDITIONS, Both, Shown, measure, show, summary
 from pose_ros.training.consensus import Track
-from pose_ros.training.train_prior import Film
+from pose_ros.training.train_prior import Film, read_film
 
 WALKER = Path(__file__).parents[1] / "data" / "walker.jpg"
 
@@ -102,4 +102,30 @@ def test_a_real_film_and_a_real_picture(tmp_path: Path) -> None:
     for net in ("trunk", "video"):
         assert answer["conditions"]["clean"][net]["pck10"] > 95.0
     assert answer["conditions"]["clean"]["labels"]["pck05"] == 100.0
-    assert len(list((tmp_path / "labels").iterdir())) == 1
+    (kept,) = (tmp_path / "labels").iterdir()
+    made = kept.stat().st_mtime_ns
+    argv += ["--condition", "clean", "--limit", "5"]
+    assert compare_trunk.main(argv)["person_frames"] == 5
+    assert kept.stat().st_mtime_ns == made  # the same film and tracks: the same labels
+    consensus.save(kept, consensus.load(kept))  # as they were kept before they said of what
+    rows = rows[:11]
+    poses.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert len(read_film(film, poses, kept.parent, 1).tracks[0]) == 11
+    rows[3]["people"] = []
+    poses.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert [len(t) for t in read_film(film, poses, kept.parent, 1).tracks] == [7]
+    rows[3] = {**rows[4], "frame": 12}
+    poses.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    with pytest.raises(SourceError, match=r"people in frame 12, but .* up to frame 11 only"):
+        read_film(film, poses, kept.parent, 1)
+
+
+def test_a_missing_picture_is_named(tmp_path: Path) -> None:
+    labels = {
+        "images": [{"id": 1, "file_name": "gone.jpg"}],
+        "annotations": [{"image_id": 1, "keypoints": [3, 3, 2] * 17, "bbox": [0, 0, 9, 9]}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(labels))
+    both = compare_trunk.open_both(*[find_card("movenet_thunder")] * 2, 1)
+    with pytest.raises(SourceError, match=r"gone\.jpg: .*coco\.json names this picture"):
+        compare_trunk.pictures(both, tmp_path / "coco.json", tmp_path)

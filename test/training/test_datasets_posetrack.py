@@ -226,6 +226,22 @@ def test_the_badminton_set_has_posetracks_form(tmp_path: Path) -> None:
     assert len(dataset[0].images) == 5
 
 
+def test_a_match_of_badminton_can_be_left_out_and_judged_alone(tmp_path: Path) -> None:
+    root, _found = toy_posetrack.write(tmp_path, 18)
+    (root / "annotations" / "val").rename(root / "annotations" / "test")
+    names = {clip.name for clip in parse_spec(f"badminton:{root}").clips}  # type: ignore[attr-defined]
+    assert len(names) == 3
+    one = sorted(names)[1]
+    kept = parse_spec(f"badminton:{root}?without={one}").clips  # type: ignore[attr-defined]
+    judged = parse_spec(f"badminton:{root}?only={one}").clips  # type: ignore[attr-defined]
+    assert {clip.name for clip in judged} == {one}
+    assert {clip.name for clip in kept} == names - {one}  # nothing is learned from and judged
+    with pytest.raises(ConfigError, match=f"no video '{one}x'; did you mean {one}"):
+        parse_spec(f"badminton:{root}?without={one}x")
+    with pytest.raises(ConfigError, match="no video of 3 is left"):
+        parse_spec(f"badminton:{root}?only={one}&without={one}")
+
+
 # Bad input
 
 

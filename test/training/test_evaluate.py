@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import runpy
 from dataclasses import replace
 from pathlib import Path
@@ -670,3 +671,22 @@ def test_latex_escapes_and_unknown_is_a_dash() -> None:
     ]  # fmt: skip
     others = table_grid(get_table("dsa.3"), {})
     assert [row[1] for row in others.rows] == ["paper"] * 5 + ["ours"]
+
+
+def test_a_full_disk_leaves_an_older_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is opened for writing before the new content is on the disk."""
+
+    def full(_number: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    told = {"metrics": {"pck5": 1.0}, "dataset": "d", "protocol": "pck", "net": "n"}
+    monkeypatch.setattr(evaluate, "_network", lambda _args: told)
+    monkeypatch.setattr(os, "fsync", full)
+    for option in ("--save", "--csv", "--latex"):
+        file = tmp_path / f"old{option}"
+        file.write_text("an older answer")
+        assert evaluate.command(["--net", "n", "--dataset", "d:", option, str(file)]) == 1
+        assert "No space left" in capsys.readouterr().err
+        assert file.read_text() == "an older answer"

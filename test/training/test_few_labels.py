@@ -64,6 +64,11 @@ def test_from_few_labels_to_two_networks(recorded: tuple[Path, Path], tmp_path: 
     assert card.frames == 1 and not card.recurrent  # one frame, and no memory that learned
     again = few_labels.main(argv)  # everything is there: nothing is trained anew
     assert again["dense"] == answer["dense"]
+    corrected = json.loads(labels.read_text())
+    corrected["annotations"][6]["keypoints"][0] += 5
+    labels.write_text(json.dumps(corrected))
+    with pytest.raises(ConfigError, match=r"learned from other data.*few_labels: --out"):
+        few_labels.main(argv)  # old weights are no answer to new labels
 
 
 def test_both_networks_learn_for_as_many_steps(tmp_path: Path) -> None:
@@ -107,3 +112,50 @@ def test_few_labels_alone_are_written_without_the_other_frames(
     assert len(data["annotations"]) == 2
     spec = f"video_coco:{tmp_path / 'few.json'}?video={recorded[1]}"
     assert len(parse_spec(spec)) == 2
+
+
+def test_a_bag_is_a_video_too(tmp_path: Path) -> None:
+    pytest.importorskip("rosbags")
+    film = films.film()
+    stamps = films.write_bag(tmp_path / "bag", film)
+    write_labels(tmp_path / "all.json", few_labels.few_labels(film, tuple(stamps)))
+    # the same again as the single file that it is of, with labels that know frames by number only
+    (single,) = (tmp_path / "bag").glob("*.mcap")
+    write_labels(tmp_path / "numbers.json", few_labels.few_labels(film))
+    argv = ["--video", str(tmp_path / "bag"), "--topic", "/camera/image", "--interval", "6",
+            "--labels", str(tmp_path / "all.json"), "--out", str(tmp_path / "out"), "--method",
+            "flow", "--config", str(RECIPE), "--device", "cpu",
+            "--test", f"{single}={tmp_path / 'numbers.json'}", *SMALL]  # fmt: skip
+    answer = few_labels.main(argv)
+    assert (answer["labelled"], answer["frames"]) == (3, films.FRAMES)
+    assert answer["windows"] == {"few": 3, "dense": films.FRAMES}
+    assert answer["propagated"]["pck5"] > 90
+    for name in ("single_frame", "few", "dense"):
+        assert answer[name]["between"]["samples"] == films.FRAMES - 3
+        assert answer[name][single.stem]["samples"] == films.FRAMES
+    few = json.loads((tmp_path / "out" / "few.json").read_text())
+    assert [image["stamp_ns"] for image in few["images"]] == [stamps[t] for t in (0, 6, 12)]
+    card = read_card(Path(answer["dense"]["card"]))
+    assert card.training_data.startswith("rosbag:")
+    with pytest.raises(ConfigError, match=r"topic='/front'; there are /camera/image"):
+        few_labels.main([*argv, "--topic", "/front"])
+
+
+def test_films_of_one_name_are_judged_apart(recorded: tuple[Path, Path], tmp_path: Path) -> None:
+    labels, video = recorded
+    argv = ["--video", str(video), "--labels", str(labels), "--out", str(tmp_path / "out")]
+    args = few_labels._parser().parse_args([*argv, *(["--test", f"{video}={labels}"] * 2)])
+    truth, footage = few_labels.open_labelled(str(labels), str(video), "")
+    judged = few_labels._judged(args, truth, truth.only([0, 6]), footage)
+    assert [one.name for one in judged] == ["between", "film", "film_1"]
+    assert [len(one.dataset(1, 0)) for one in judged] == [films.FRAMES - 2] + [films.FRAMES] * 2
+
+
+def test_a_folder_of_pictures_is_refused_before_anything_is_done(
+    recorded: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    argv = ["--video", str(tmp_path / "pictures"), "--labels", str(recorded[0])]
+    with pytest.raises(ConfigError, match="expected a video file or a bag"):
+        few_labels.main([*argv, "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from pose_ros.core.skeletons import COCO17, CROWDPOSE14
 from pose_ros.errors import ConfigError, SourceError
+from pose_ros.training.footage import Footage, attach
 from pose_ros.training.label_files import DenseLabels, read_labels, write_labels
 
 WIDTH, HEIGHT = 200, 100
@@ -162,14 +164,16 @@ def test_label_studio_videos_have_a_small_rectangle_per_joint(tmp_path: Path) ->
         value = {"labels": [name], "framesCount": 30, "sequence": sequence}
         return {
             "id": f"{person}{name}", "type": "videorectangle", "value": value,
-            "original_width": WIDTH, "original_height": HEIGHT, "meta": {"text": [person]},
+            "meta": {"text": [person]},
         }  # fmt: skip
 
     names = COCO17.joints
     result = [region(n, [(1, 10.0, True), (11, 30.0, True)], "anna") for n in names[1:]]
     result.append(region("nose", [(1, 10.0, False), (11, 30.0, True), (6, 20.0, False)], "anna"))
     tasks = [{"data": {"video": "v.mp4"}, "annotations": [{"result": result}]}]
-    file = read_labels(save(tmp_path, tasks))
+    with pytest.raises(ConfigError, match=r"not the picture's size; .* together with the video"):
+        read_labels(save(tmp_path, tasks))
+    file = read_labels(save(tmp_path, tasks), size_px=(WIDTH, HEIGHT))
     assert file.video_frames == 30
     assert [f.number for f in file.frames] == [0, 5, 10]
     middle = file.frames[1].people[0]
@@ -268,7 +272,7 @@ def broken(what: str) -> Any:
         ("box", r"lies outside the picture of 200x100"),
         ("flat", "expected a box with an area"),
         ("joints", "expected 17 joints"),
-        ("names", "tail, snout are no joint set we know"),
+        ("names", "labels the joints tail, snout; expected those of a joint set we know"),
         ("nameless", "says not which frame it is"),
         ("nobody", "nobody is labelled"),
         ("elsewhere", "1 pictures with people are not listed"),
@@ -306,3 +310,104 @@ def test_a_tracks_id_twice_and_points_twice_are_refused(tmp_path: Path) -> None:
     tasks[0]["annotations"][0]["result"].append(tasks[0]["annotations"][0]["result"][1])
     with pytest.raises(ConfigError, match="Nose is there twice"):
         read_labels(save(tmp_path, tasks))
+
+
+def cvat_track(number: int, *shapes: tuple[int, int, int]) -> str:
+    """Track of a skeleton: (frame, keyframe, outside) each."""
+
+    def drawn(time: int, key: int, outside: int) -> str:
+        points = "".join(
+            f'<points label="{name}" keyframe="{key}" outside="{outside}" points="{x},{y}"/>'
+            for name, (x, y) in zip(COCO17.joints, joints(0.5).tolist(), strict=True)
+        )
+        return f'<skeleton frame="{time}" keyframe="{key}">{points}</skeleton>'
+
+    inner = "".join(drawn(*shape) for shape in shapes)
+    return f'<track id="{number}" label="person">{inner}</track>'
+
+
+def numbers_of(path: Path) -> list[tuple[int | None, int]]:
+    return [(frame.number, len(frame.people)) for frame in read_labels(path).frames]
+
+
+def test_the_end_that_cvat_puts_behind_a_single_shape_labels_nothing(tmp_path: Path) -> None:
+    single = [cvat_track(i, (f, 1, 0), (f + 1, 1, 1)) for i, f in enumerate((0, 5, 9))]
+    text = f"<annotations>{''.join(single)}</annotations>"
+    assert numbers_of(save(tmp_path, text)) == [(0, 1), (5, 1), (9, 1)]
+    # who was drawn twice and then left was seen to be gone
+    left = cvat_track(0, (0, 1, 0), (1, 0, 0), (2, 1, 0), (3, 1, 1))
+    text = f"<annotations>{left}</annotations>"
+    assert numbers_of(save(tmp_path, text)) == [(0, 1), (2, 1), (3, 0)]
+
+
+@pytest.mark.parametrize(
+    ("task", "length"),
+    [
+        ("<size>6</size><frame_filter></frame_filter><start_frame>0</start_frame>", 6),
+        ("<size>6</size><frame_filter>step=15</frame_filter>", None),
+        ("<size>6</size><start_frame>30</start_frame>", None),
+        ("", None),
+    ],
+)
+def test_a_cvat_task_of_some_frames_says_no_length(
+    tmp_path: Path, task: str, length: int | None
+) -> None:
+    """Its size counts its own frames, its shapes those of the video."""
+    text = (
+        f"<annotations><meta><task>{task}</task></meta>{cvat_track(0, (75, 1, 0))}</annotations>"
+    )
+    file = read_labels(save(tmp_path, text))
+    assert (file.frames[0].number, file.video_frames) == (75, length)
+    job = text.replace("task>", "job>")
+    assert read_labels(save(tmp_path, job)).video_frames is None
+
+
+def test_label_studio_names_files_of_local_storage_behind_the_path(tmp_path: Path) -> None:
+    for source in (
+        "/data/local-files/?d=asl%2Fframe_000015.png", "/data/local-files/?d=asl/frame_000015.png",
+        "s3://bucket/asl/frame_000015.png", "https://x.org/frame_000015.png?token=3",
+    ):  # fmt: skip
+        tasks = label_studio()
+        tasks[0]["data"]["image"] = source
+        assert numbers_of(save(tmp_path, tasks)) == [(15, 1)]
+
+
+def test_what_cvat_interpolated_in_a_coco_export_is_no_label(tmp_path: Path) -> None:
+    data = coco()
+    (picture,), (person,) = data["images"], data["annotations"]
+    del person["track_id"]
+    data["images"] = [{**picture, "id": i, "file_name": f"frame_{i:06d}.PNG"} for i in range(4)]
+    data["annotations"] = [
+        {**person, "id": 2 * i + track, "image_id": i,
+         "attributes": {"occluded": False, "track_id": track, "keyframe": i == key}}
+        for i in range(4) for track, key in ((0, 0), (1, 2))
+    ]  # fmt: skip
+    path = save(tmp_path, data)
+    assert numbers_of(path) == [(0, 2), (2, 2)]  # as in its XML
+    assert [p.track for p in read_labels(path).frames[1].people] == ["0", "1"]
+
+
+def test_coco_joints_are_matched_by_name(tmp_path: Path) -> None:
+    for names in (sorted(COCO17.joints), COCO17.joints[:1] + COCO17.joints[5:]):
+        data = coco()
+        data["categories"][0]["keypoints"] = [n.replace("_", " ").title() for n in names]
+        rows = [COCO17.index(name) for name in names]
+        triples = np.column_stack([joints(0.0), np.full(17, 2)])[rows]
+        data["annotations"][0]["keypoints"] = triples.ravel().tolist()
+        file = read_labels(save(tmp_path, data))
+        person = file.frames[0].people[0]
+        assert file.skeleton is COCO17
+        np.testing.assert_allclose(person.xy_px[rows], joints(0.0)[rows])
+        assert [k for k in range(17) if person.visible[k]] == sorted(rows)
+    data["annotations"][0]["keypoints"] = [1, 2, 2] * 4
+    with pytest.raises(ConfigError, match="expected 17 joints"):
+        read_labels(save(tmp_path, data))
+
+
+def test_another_length_may_be_label_studios_frame_rate(tmp_path: Path) -> None:
+    footage = Footage("film", tuple([None] * 9), (WIDTH, HEIGHT), 30.0)  # type: ignore[list-item]
+    labels = replace(read_labels(save(tmp_path, label_studio())), video_frames=7)
+    with pytest.raises(ConfigError, match=r'7 frames, this one has 9.*<Video>.*frameRate="30"'):
+        attach(labels, footage)
+    with pytest.raises(ConfigError, match=r"labels of another video\?$"):
+        attach(replace(labels, form="cvat"), footage)

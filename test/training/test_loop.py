@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from pose_ros.errors import ConfigError
-from pose_ros.training import checkpoints, loop
+from pose_ros.training import checkpoints, loop, losses
 from pose_ros.training.config import OptimConfig
 from pose_ros.training.loop import Diverged, lr_factor, make_optimizer
 from pose_ros.training.norms import SharedBatchNorm2d, share_batch_norms
@@ -229,7 +229,7 @@ def test_a_nan_loss_before_the_first_checkpoint_names_none(
         return {"total": out.heatmaps.sum() * float("nan")}
 
     monkeypatch.setattr(Trainee, "objective", broken)
-    with pytest.raises(Diverged, match="no checkpoint was written yet") as told:
+    with pytest.raises(Diverged, match=r"no checkpoint was written yet.*begins anew") as told:
         run(dots.config(out=str(tmp_path)))
     assert "last good" not in str(told.value)
     assert not list(tmp_path.glob("*.ckpt"))
@@ -365,3 +365,17 @@ def test_waiting_for_data_is_measured(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_an_unknown_device_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected auto, cpu, cuda or cuda:N, got 'tpu'"):
         run(dots.config(out=str(tmp_path), device="tpu"))
+
+
+def test_an_information_term_that_is_too_heavy_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(losses, "INFORMATION_STEPS", 2)
+    monkeypatch.setattr(losses, "INFORMATION_SHARE", 1e-6)
+    config = dots.config(
+        {"backbone": "vit_tiny", "size_hw_px": [64, 48], "joints": 17, "head_channels": 16},
+        net__name="stdpose_vitl", train__epochs=2, out=str(tmp_path / "run"),
+    )  # fmt: skip
+    run(config)
+    said = [r.getMessage() for r in caplog.records if "information term" in r.getMessage()]
+    assert len(said) == 1 and said[0].startswith("step 2:")

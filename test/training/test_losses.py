@@ -263,3 +263,12 @@ def test_hstpn_does_not_smooth_what_it_has_not_found() -> None:
     far = losses.hstpn(maps(places), maps(truth), truth, visible)
     assert far["motion"].item() == far["temporal"].item() == 0.0
     assert far["heatmap"] > near["heatmap"]
+
+
+def test_an_information_term_that_outweighs_the_heatmaps_is_noticed_in_time() -> None:
+    """More than half of the heatmaps' error after 1000 steps; before, they are still untrained."""
+    heavy = {"heatmap": 4e-3, "information": 2.1e-3}
+    assert losses.information_outweighs(heavy, 1000)
+    assert not losses.information_outweighs(heavy, 999)
+    assert not losses.information_outweighs({**heavy, "information": 1.9e-3}, 5000)
+    assert not losses.information_outweighs({"heatmap": 4e-3}, 5000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,25 @@ def joined(tmp_path: Path) -> Joined:
     return Joined([parse_spec(f"posetrack18:{root}")], POSETRACK15)
 
 
-def in_cells(joined: Joined, xy: np.ndarray) -> torch.Tensor:
+def in_cells(joined: Joined, xy: np.ndarray, codec: str = "edge") -> torch.Tensor:
     """(N, K, 2) cells of image pixels, as the network would answer them."""
     cells = []
     for i, joints in enumerate(xy):
-        affine = crop_affine(joined[i].box_xyxy_px, (256, 192), 1.25, Draw())
-        cells.append(cells_from_crop(apply(affine, joints), "edge"))
+        affine = crop_affine(joined[i].box_xyxy_px, (256, 192), 1.25, Draw(), codec)
+        cells.append(cells_from_crop(apply(affine, joints), codec, (256, 192)))
     return torch.from_numpy(np.stack(cells))
+
+
+def test_cells_go_back_to_the_picture_by_the_codec(joined: Joined) -> None:
+    windows = replace(WINDOWS, crop=CropConfig(codec="udp"))
+    judge = PosevalJudge(joined, windows)
+    seen: list[np.ndarray] = []
+    judge._total = lambda xy, score: seen.append(xy) or 0.0  # type: ignore[method-assign]
+    truth = np.stack([joined[i].xy_px[0] for i in range(len(joined))])
+    cells = in_cells(joined, truth, "udp")
+    judge.add(torch.arange(len(joined)), cells, torch.ones(cells.shape[:2]))
+    judge.numbers(Alone())  # type: ignore[arg-type]
+    np.testing.assert_allclose(seen[0], truth, atol=0.01)
 
 
 def test_the_labels_themselves_score_100(joined: Joined) -> None:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -30,7 +31,7 @@ from pose_ros.training.propagation import (
     near_labels,
     stretches,
 )
-from pose_ros.training.propagation_finetune import SparseWindows, fine_tune
+from pose_ros.training.propagation_finetune import SparseWindows, _settings, fine_tune
 from pose_ros.training.propagation_flow import flowed
 from pose_ros.training.propagation_fuse import curved, fused, weighted
 from pose_ros.training.propagation_nets import (
@@ -296,6 +297,46 @@ def test_fine_tuning_learns_from_the_labels_alone(tmp_path: Path) -> None:
     now = dict(network.module.named_parameters())
     assert all(torch.equal(now[n], p) for n, p in before.items() if n.startswith("backbone."))
     assert not torch.equal(now["head.final.weight"], before["head.final.weight"])
+    # its maps are read by the codec of the targets from now on, not by that of the random weights
+    taught = result.network
+    assert (taught.cell_shift_px, taught.cell_stride_px) == (-0.5, (4.0, 4.0))
+    assert taught.module is network.module
+
+
+def test_fine_tuning_goes_on_in_the_codec_of_a_card_that_has_udp(tmp_path: Path) -> None:
+    """Crops of the card's size, targets and answers in its cells: (W - 1) / (w - 1) pixels."""
+    stride, scale = (63 / 15, 63 / 15), 1.25 * 64 / 63
+    network = replace(tiny_stdpose(), cell_shift_px=0.0, cell_stride_px=stride, crop_scale=scale)
+    settings = _settings(network)
+    assert settings.crop.codec == "udp" and settings.crop.scale == pytest.approx(1.25)
+    taught = fine_tune(film().only([0, 6, 12]), network, 2, tmp_path).network
+    assert (taught.cell_shift_px, taught.cell_stride_px) == (0.0, stride)
+    assert taught.crop_scale == scale
+    plain = _settings(replace(tiny_stdpose(), cell_shift_px=1.5))
+    assert (plain.crop.codec, plain.crop.scale) == ("edge", 1.25)
+
+
+@pytest.mark.parametrize("tool", [propagate, propagate_benchmark])
+def test_what_learned_is_read_as_it_was_taught(
+    tool: ModuleType, recorded: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The untrained card's cells lie two pixels off the targets': 1.5 against -0.5."""
+    labels, video = recorded
+    card, read = replace(tiny_stdpose(), cell_shift_px=1.5), []
+
+    def spy(video: Sparse, network: Network, reach: int) -> Estimate:
+        read.append(network.cell_shift_px)
+        return propagated(video, network, reach)
+
+    monkeypatch.setattr(tool, "open_for", lambda *_: card)
+    monkeypatch.setattr(tool, "propagated", spy)
+    argv = ["--labels", labels, "--video", video, "--finetune", 2]
+    if tool is propagate:
+        argv += ["--method", "stdpose", "--interval", 6, "--out", tmp_path / "dense.json"]
+    else:
+        argv += ["--methods", "stdpose", "--intervals", "6"]
+    tool.main([str(word) for word in argv])
+    assert read == [-0.5]
 
 
 def test_windows_to_learn_from_have_labelled_key_frames() -> None:

@@ -193,3 +193,17 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     ):
         assert propagate_dataset.command(propagate_dataset.main, options) == 1
         assert message in capsys.readouterr().err
+
+
+def test_how_far_a_label_reaches_is_an_option(tmp_path: Path) -> None:
+    root = write(tmp_path)
+    clip = parse_spec(f"posetrack18:{root}").clips[0]  # type: ignore[attr-defined]
+    run, video = sparse_video(clip, 5, known_boxes=False)
+    assert np.flatnonzero(video.labelled).tolist() == [0, 5]  # 6 and 7 have a label before only
+    near, far = (
+        propagate_dataset.Propagated(run, video, answer(video, "copy", None, n), reach=n)
+        for n in (1, 9)
+    )
+    known = [np.isfinite(p.found.xy_px).all(axis=(2, 3)).all(axis=0).tolist() for p in (near, far)]
+    assert known[1] == [True] * 8
+    assert known[0] == [True] * 7 + [False]

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 import test_propagate_dataset
 import torch
-import yaml
 
 from pose_ros.errors import ConfigError
-from pose_ros.training import reproduce
-from pose_ros.training.config import nested, read_recipe
+from pose_ros.training import checkpoints, reproduce
+from pose_ros.training.config import flatten, read_recipe
 from pose_ros.training.objectives import Trainee
 from pose_ros.training.propagate import command
 from pose_ros.training.reproduce import SETS, Step, averaged, finished
@@ -237,11 +236,11 @@ def test_what_was_run_by_hand_counts_if_it_says_that_it_is_the_same(tmp_path: Pa
     first.made.parent.mkdir(parents=True)
     first.made.write_text("")
     (first.made.parent / "metrics.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"there is no .*config.yaml"):
+    with pytest.raises(ConfigError, match=r"there is no .*last.ckpt"):
         finished(first)
     config = read_recipe(Path(first.argv[0]), [*first.argv[1:], "data.workers=7"])
-    text = yaml.safe_dump(nested(config), sort_keys=False)
-    (first.made.parent / "config.yaml").write_text(text)
+    checkpoints.save(first.made.parent / "last.ckpt", {"config": flatten(config)})
+    (first.made.parent / "config.yaml").write_text("train: {batch: 3}")  # of a refused command
     assert finished(first)
     other = planner("--out", str(tmp_path), "train.batch=3").steps(*get_row("pstpose.4", "a"))[0]
     with pytest.raises(ConfigError, match=r"train\.batch="):
@@ -318,6 +317,19 @@ def test_a_card_of_a_stopped_training_is_not_finished(tmp_path: Path) -> None:
         (["pstpose.4", *DATA, "--val=mpii:/m"], "no row that was asked for has mpii as its val"),
         (["pstpose.4", *DATA, "train.seed=3"], "expected --seeds N"),
         (["pstpose.4", *DATA, "net.options.joints=3"], "the row decides it"),
+        (
+            ["pstpose.4", "--row", "full", *DATA, "net.options.fcg=false"],
+            "in pstpose.4, row full, net.options.fcg is its recipe's: leave it out, or ask for",
+        ),
+        (
+            ["stdpose.4", "--row", "e", *DATA, "net.options.mi=true"],
+            "the row decides it",
+        ),
+        (
+            ["hstpn.4.mpii", "--data", "mpii=/d", "net.options.frames=5"],
+            "net.options.frames is 1",
+        ),
+        (["stdpose.4", *DATA, "data.spread=3"], "data.spread is 7"),
     ],
 )
 def test_what_cannot_be_run_is_said_first(
@@ -342,3 +354,13 @@ def test_few_labels_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert answer["measured"] == 1 and 0.0 <= answer["metrics"]["t2"]["m7"] <= 100.0
     labels = json.loads((tmp_path / "out" / "labels" / "posetrack17_every2.json").read_text())
     assert labels["labelled_ratio"] == 0.5  # 0, 2, 4 and 6 of 8
+
+
+def test_settings_that_a_row_has_anyway_and_those_that_no_row_names_may_follow() -> None:
+    free = planner("net.options.fcg=false", "net.options.head_channels=8", "train.monitor=pck")
+    step = free.training(*get_row("pstpose.4", "b"))
+    config = read_recipe(Path(step.argv[0]), step.argv[1:])
+    assert (config.net.options["fcg"], config.net.options["head_channels"]) == (False, 8)
+    assert config.train.monitor == "pck"
+    with pytest.raises(ConfigError, match=r"row a, net\.options\.fcg is its recipe's"):
+        free.training(*get_row("pstpose.4", "a"))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import yaml
 from dots import Dots
 
 from pose_ros.core.skeletons import get_skeleton
-from pose_ros.errors import ConfigError, WeightsError
+from pose_ros.errors import ConfigError, SourceError, WeightsError
 from pose_ros.nets.checkpoint import load_net, read_card
 from pose_ros.nets.registry import build_net
 from pose_ros.training import checkpoints, evaluate, train
@@ -315,6 +316,19 @@ def test_stored_features_say_what_pictures_say(tmp_path: Path) -> None:
             a, b = (trainee(torch.utils.data.default_collate([i])) for i in (item, twin))
             assert (a["heatmaps"] - b["heatmaps"]).norm() <= 0.01 * b["heatmaps"].norm()
         assert found == {0, 1}
+
+
+def test_a_disk_without_room_for_features_is_said_in_sizes_that_mean_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dots.config({**TINY_NET, "freeze": True}, cache__variants=1)
+    net = make_net(config)
+    wanted = window_config(config, net, augmented=True)
+    data = WindowDataset(Dots(3, WindowSpec(**wanted.asked)), wanted)
+    usage = type(shutil.disk_usage(tmp_path))(10**9, 10**9 - 3000, 3000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
+    with pytest.raises(SourceError, match=r"need [1-9]\d*\.\d kB, the disk has 3\.0 kB free"):
+        store(data, Trainee(net, config).eval(), tmp_path, 1, torch.device("cpu"))
 
 
 def test_an_interrupted_store_is_completed(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def true_maps(views: Views, item: dict, index: int) -> list[torch.Tensor]:
     return [torch.from_numpy(rig.seen(v)[frame, person]) for v in (view, 1 - view)]
 
 
-@pytest.mark.parametrize("codec", ["edge", "msra"])
+@pytest.mark.parametrize("codec", ["edge", "msra", "udp"])
 def test_cells_of_two_crops_are_related_as_the_item_says(
     views: Views, codec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +100,8 @@ def test_cells_of_two_crops_are_related_as_the_item_says(
 
     monkeypatch.setattr(augment, "crop_affine", noted)
     _, data = windows(views, crop__codec=codec)
-    shift = {"edge": -0.5, "msra": 0.0}[codec]
+    shift = {"edge": -0.5, "msra": 0.0, "udp": 0.0}[codec]
+    stride = (47 / 11, 63 / 15) if codec == "udp" else 4.0  # crops of 48 x 64 pixels
     flips = 0
     for index in range(len(views)):
         drawn.clear()
@@ -109,7 +110,8 @@ def test_cells_of_two_crops_are_related_as_the_item_says(
         assert not torch.equal(item["other"], item["frames"])
         one, two = true_maps(views, item, index)
         cells = [
-            (apply(a, xy.numpy()) - shift) / 4 for a, xy in zip(drawn, (one, two), strict=True)
+            (apply(a, xy.numpy()) - shift) / stride
+            for a, xy in zip(drawn, (one, two), strict=True)
         ]
         x, y = (whole(c) for c in cells)
         lines = x @ item["epipolar"].numpy().T

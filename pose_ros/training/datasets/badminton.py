@@ -24,8 +24,15 @@ def badminton(
     step: int = 1,
     boxes: str = "",
     box_min: float = BOX_MIN,
+    only: str = "",
+    without: str = "",
 ) -> LabelledClips:
-    """Badminton; ``boxes`` is a file of detections, the labels' boxes without one."""
+    """Badminton; ``boxes`` is a file of detections, the labels' boxes without one.
+
+    ``only`` and ``without`` are names of videos, A,B. Train and test are frames of the same
+    videos; what a network says of a match that it has not seen is ``without=A`` there, ``only=A``
+    here (models.md, D11).
+    """
     return open_posetrack(
         "badminton",
         Path(path),
@@ -33,4 +40,5 @@ def badminton(
         LAYOUT,
         WindowSpec(frames, key, step),
         (boxes, box_min),
+        videos=(only, without),
     )

@@ -217,6 +217,7 @@ class ClipSample:
     area_px2: float = float("nan")  # segment area for OKS
     box_score: float = 1.0  # 1 for labelled boxes
     xyz_m: FloatArray | None = None  # (T, K, 3) camera frame, NaN unknown
+    pseudo: np.ndarray | None = None  # (T,) bool, where a network said the labels; None: nowhere
     other: ClipSample | None = None  # the same person at the same time, seen by another camera
     #: (3, 3): image pixels x here and y there (homogeneous) of one point have y^T epipolar x = 0
     epipolar: np.ndarray | None = None
@@ -230,6 +231,8 @@ class ClipSample:
         check("ClipSample.frame_index", self.frame_index, (frames,), np.int64)
         if self.xyz_m is not None:
             check("ClipSample.xyz_m", self.xyz_m, (frames, joints, 3), np.float32)
+        if self.pseudo is not None:
+            check("ClipSample.pseudo", self.pseudo, (frames,), np.bool_)
         if not 0 <= self.key < frames:
             raise ConfigError(f"ClipSample.key: expected 0 ... {frames - 1}, got {self.key}")
 

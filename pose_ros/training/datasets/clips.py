@@ -43,6 +43,7 @@ class PersonLabel:
     area_px2: float = float("nan")
     ignore: bool = False  # a crowd or a region: neither to be found nor wrong
     xyz_m: FloatArray | None = None  # (K, 3) camera frame
+    pseudo: bool = False  # a network said it, nobody: `labelled` is false in the file
 
     @property
     def known(self) -> bool:
@@ -177,7 +178,17 @@ class LabelledClips:
             area_px2=person.area_px2 if person else float("nan"),
             box_score=found.score if found else 1.0,
             xyz_m=xyz,
+            pseudo=self._pseudo([clip.frames[i] for i in position], person),
         )
+
+    @staticmethod
+    def _pseudo(frames: list[FrameLabel], person: PersonLabel | None) -> np.ndarray | None:
+        """(T,) where the label of one track is a network's; None where it nowhere is."""
+        if person is None:
+            return None
+        rows = [_of_track(frame, person) for frame in frames]
+        pseudo = np.array([row is not None and row.pseudo for row in rows])
+        return pseudo if pseudo.any() else None
 
     def _window_of(self, c: int, f: int) -> list[int]:
         """Positions in a clip of the frames around one; the key frame's where there is none."""
@@ -196,12 +207,17 @@ class LabelledClips:
         if person is None:
             return xy, visible, None
         for time, frame in enumerate(frames):
-            same = [q for q in frame.people if q is person or q.track == person.track]
-            if same:
-                xy[time], visible[time] = same[0].xy_px, same[0].visible
-                if same[0].xyz_m is not None:
-                    xyz[time] = same[0].xyz_m
+            same = _of_track(frame, person)
+            if same is not None:
+                xy[time], visible[time] = same.xy_px, same.visible
+                if same.xyz_m is not None:
+                    xyz[time] = same.xyz_m
         return xy, visible, xyz if person.xyz_m is not None else None
+
+
+def _of_track(frame: FrameLabel, person: PersonLabel) -> PersonLabel | None:
+    """The label of a person in a frame; None where there is none."""
+    return next((q for q in frame.people if q is person or q.track == person.track), None)
 
 
 def read_detections(path: Path, score_min: float = BOX_MIN) -> dict[int | str, list[Detection]]:

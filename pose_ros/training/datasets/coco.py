@@ -104,6 +104,9 @@ def read_coco(
 def coco_tables(labels: Path) -> tuple[list[dict[str, Any]], dict[int, list[dict[str, Any]]]]:
     """Pictures of a COCO file in order, and the annotations of people by picture id.
 
+    Pictures on which everybody was interpolated, as CVAT says by ``attributes.keyframe``, are left
+    out: nobody labelled them.
+
     Raises:
         SourceError: the file cannot be read or is of another form.
         ConfigError: an id twice, or people on pictures that the file does not list.
@@ -130,7 +133,21 @@ def coco_tables(labels: Path) -> tuple[list[dict[str, Any]], dict[int, list[dict
             f"{labels}: {len(unknown)} pictures with people are not listed ({unknown[:3]} ...); "
             "are these the labels of another video or split?"
         )
-    return pictures, people
+    if all(_is_key(annotation) for annotation in annotations):
+        return pictures, people
+    return [p for p in pictures if any(map(_is_key, people.get(int(p["id"]), [])))], people
+
+
+def _is_key(annotation: dict[str, Any]) -> bool:
+    return (annotation.get("attributes") or {}).get("keyframe", True) is not False
+
+
+def track_of(annotation: dict[str, Any]) -> str | None:
+    """Name of the person over time: ``track_id``, CVAT's among the attributes; None: none."""
+    track = annotation.get("track_id")
+    if track is None:
+        track = (annotation.get("attributes") or {}).get("track_id")
+    return None if track is None else str(track)
 
 
 def frame_of(
@@ -167,13 +184,14 @@ def person_of(
     joints = len(skeleton)
     triples = annotation.get("keypoints") or np.zeros(3 * joints)
     xy, visible = labels_from_triples(triples, joints, where)
-    track = annotation.get("track_id")
+    track = track_of(annotation)
     size = area(annotation) if area else float(annotation.get("area", float("nan")))
     return PersonLabel(
         xy_px=xy,
         visible=visible,
         box_xyxy_px=box_from_xywh(annotation["bbox"], where),
-        track=f"row{row}" if track is None else str(track),
+        track=f"row{row}" if track is None else track,
         area_px2=size,
         ignore=bool(annotation.get("iscrowd", 0)) or bool(annotation.get("ignore", 0)),
+        pseudo=annotation.get("labelled") is False,  # `training.propagate` wrote it
     )

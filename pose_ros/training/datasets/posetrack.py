@@ -9,10 +9,11 @@ only every T-th label of a video is used (`sparse`).
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 from pose_ros.core.skeletons import POSETRACK15
-from pose_ros.errors import SourceError
+from pose_ros.errors import ConfigError, SourceError
 from pose_ros.training.datasets import register_dataset
 from pose_ros.training.datasets.base import FileImage, WindowSpec, expected, need, picture_size
 from pose_ros.training.datasets.clips import (
@@ -121,12 +122,15 @@ def open_posetrack(
     window: WindowSpec,
     boxes: tuple[str, float] = ("", BOX_MIN),
     interval: int = 0,
+    videos: tuple[str, str] = ("", ""),
 ) -> LabelledClips:
     """Every video with a label file in a folder, of either form; every ``interval``-th label.
 
+    ``videos`` are names, A,B: those that are read (all without), and those that are left out.
+
     Raises:
         SourceError: files are missing; the message shows the layout.
-        ConfigError: labels that contradict themselves.
+        ConfigError: labels that contradict themselves, or a video that is not there.
 
     """
     need(root, f"the {name} folder", layout)
@@ -134,13 +138,32 @@ def open_posetrack(
     files = sorted(labels.glob("*.json"))
     if not files:
         raise SourceError(f"{labels}: expected a label file per video. {expected(layout)}")
-    clips = [read_labels(file, root) for file in files]
+    clips = [read_labels(file, root) for file in chosen_files(files, *videos)]
     clips = [clip for clip in clips if clip.frames]
     check_pictures(clips, expected(layout))
     _complete(clips)
     detections = read_detections(Path(boxes[0]), boxes[1]) if boxes[0] else None
     clips = sparse_clips(clips, interval)
     return LabelledClips(name, POSETRACK15, clips, window, detections)
+
+
+def chosen_files(files: list[Path], only: str, without: str) -> list[Path]:
+    """Label files of the videos ``only`` (A,B; empty: all) but for those ``without``.
+
+    Raises:
+        ConfigError: a name without a file, or nothing is left.
+
+    """
+    kept, left = ([name for name in text.split(",") if name] for text in (only, without))
+    known = [file.stem for file in files]
+    for name in (*kept, *left):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known
+            raise ConfigError(f"there is no video '{name}'; did you mean {', '.join(near)}?")
+    found = [f for f in files if (not kept or f.stem in kept) and f.stem not in left]
+    if not found:
+        raise ConfigError(f"only={only}, without={without}: no video of {len(files)} is left")
+    return found
 
 
 def _complete(clips: list[Clip]) -> None:

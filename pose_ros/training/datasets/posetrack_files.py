@@ -187,6 +187,7 @@ def _person18(person: dict[str, Any], order: np.ndarray, where: str) -> PersonLa
         box_from_xywh(person["bbox"], where) if person.get("bbox") else _extent(xy),
         str(int(person["track_id"])),
         _head([head[0], head[1], head[0] + head[2], head[1] + head[3]] if head else None),
+        pseudo=person.get("labelled") is False,  # `training.propagate_dataset` wrote it
     )
 
 

@@ -27,7 +27,7 @@ from pose_ros.training.datasets.base import (
     read_json,
 )
 from pose_ros.training.datasets.clips import Clip, FrameLabel, LabelledClips, PersonLabel
-from pose_ros.training.datasets.coco import coco_tables, person_of
+from pose_ros.training.datasets.coco import coco_tables, person_of, track_of
 from pose_ros.training.datasets.kept import keep_clips
 from pose_ros.training.datasets.posetrack_files import FILE_NAMES
 
@@ -137,7 +137,7 @@ def person_in_video(
 ) -> PersonLabel:
     """Label of a person; without ``track_id`` nobody in other frames is the same person."""
     person = person_of(annotation, skeleton, where, row)
-    if annotation.get("track_id") is None:
+    if track_of(annotation) is None:
         person.track = f"{annotation['image_id']}/{row}"
     return person
 
