@@ -94,7 +94,7 @@ class WindowConfig:
 class ModelConfig:
     """The pose network."""
 
-    name: str = param("movenet_thunder", "Pose network, the name of a card in models/")
+    name: str = param("movenet_robust", "Pose network, the name of a card in models/")
     latency_mode: str = param(
         "auto", "Frames a video network waits for after the one it answers; auto: its card's",
         one_of=("auto", "causal", "delayed_1", "delayed_2", "delayed_3"),

@@ -253,7 +253,7 @@ def test_the_shipped_weights_are_trained_and_keep_movenet_as_it_was() -> None:
     card = find_card("pstpose_prior")
     assert card.trained and not card.untrained and card.lookahead_frames == 1
     assert card.bytes < 13_000_000
-    net, donor = load_net(card), load_net(find_card("movenet_thunder_large"))
+    net, donor = load_net(card), load_net(find_card("movenet_robust_large"))
     for name, tensor in donor.state_dict().items():
         assert torch.equal(net.state_dict()[f"backbone.{name}"], tensor), name
     assert float(net.dsf.strength.detach().min()) > 0.1  # every joint uses the other frames
