@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -13,8 +12,7 @@ import dots
 import pytest
 
 from pose_ros.errors import ConfigError
-from pose_ros.training import checkpoints, loop
-from pose_ros.training.datasets import register_dataset
+from pose_ros.training import checkpoints, datasets, loop
 from pose_ros.training.datasets.base import ClipDataset, WindowSpec
 from pose_ros.training.run_folder import LOCK, alone, check_same
 from pose_ros.training.train import command, run
@@ -30,14 +28,17 @@ def corrected(path: str, frames: int = 1, key: int = 0) -> ClipDataset:
     return dots.Dots(12, WindowSpec(frames, key), int(Path(path).read_text()))
 
 
-with contextlib.suppress(ConfigError):  # imported twice
-    register_dataset("corrected")(corrected)
+@pytest.fixture
+def corrected_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data set ``corrected:PATH``, for one test."""
+    monkeypatch.setitem(datasets._FACTORIES, "corrected", corrected)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in WRITTEN}
 
 
+@pytest.mark.usefixtures("corrected_set")
 @pytest.mark.parametrize("part", ["train", "val"])
 def test_corrected_labels_are_not_answered_by_old_weights(tmp_path: Path, part: str) -> None:
     labels, out = tmp_path / "labels.txt", tmp_path / "run"
