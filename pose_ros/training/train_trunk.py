@@ -316,7 +316,9 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
     films = ", ".join(
         item.partition("=")[0].rpartition("/")[2] for item in args.video + args.pictures
     )
-    done = write(net.eval(), replace(card, name=args.name), out, films, " ".join(argv))
+    notice = f"Every value was changed by fine-tuning {card.name}. Of that: {card.licence_notice}"
+    card = replace(card, name=args.name, licence_notice=notice)
+    done = write(net.eval(), card, out, films, " ".join(argv))
     return {"views": len(views), "step": student.step, "card": done.name, **terms}
 
 

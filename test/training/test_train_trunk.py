@@ -213,6 +213,7 @@ def test_a_run_learns_goes_on_and_writes_a_card(
     assert whole["total"] == pytest.approx(done["total"], rel=1e-3)  # going on changes nothing
     monkeypatch.setenv("POSE_ROS_MODELS", str(tmp_path / "a"))
     card = find_card("sturdy")
+    assert card.licence_notice.startswith("Every value was changed by fine-tuning tiny. Of that:")
     assert card.trained and card.source is None and "boxes.jsonl" in card.training_data
     net = load_net(card)
     assert isinstance(net, MoveNet)
