@@ -16,7 +16,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -349,7 +349,7 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
         net.train()
         for step, terms in learn(net, store, args, until):
             if step % 10 == 0:
-                sys.stderr.write(f"{step} {json.dumps(_rounded(terms))}\n")
+                sys.stderr.write(f"{step} {json.dumps(rounded(terms))}\n")
         net.eval()
         step = int(torch.load(out / "last.ckpt", weights_only=True)["step"])
     answer: dict[str, Any] = {"windows": store.done, "step": step, **terms}
@@ -384,18 +384,24 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def command(argv: Sequence[str]) -> int:
-    """Run the command for a shell: the answer on stdout, errors in one line on stderr."""
+    """Run the command for a shell."""
+    return shell(main, argv)
+
+
+def shell(run: Callable[[Sequence[str]], dict[str, Any]], argv: Sequence[str]) -> int:
+    """Run a command's ``main``: the answer on stdout, errors in one line on stderr; the status."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
-        answer = main(argv)
+        answer = run(argv)
     except (PoseRosError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    sys.stdout.write(json.dumps(_rounded(answer)) + "\n")
+    sys.stdout.write(json.dumps(rounded(answer)) + "\n")
     return 0
 
 
-def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+def rounded(values: dict[str, Any]) -> dict[str, Any]:
+    """Numbers to five digits."""
     return {n: round(v, 5) if isinstance(v, float) else v for n, v in values.items()}
 
 

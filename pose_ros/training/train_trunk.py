@@ -44,7 +44,7 @@ from pose_ros.nets.pictures import Uint8Net
 from pose_ros.nets.runtime import open_session
 from pose_ros.training.checkpoints import write_atomically
 from pose_ros.training.person_views import MIX, Views, draw, of_pictures, of_video
-from pose_ros.training.train_prior import write
+from pose_ros.training.train_prior import rounded, shell, write
 
 log = logging.getLogger(__name__)
 
@@ -303,7 +303,7 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
             bar.update()
             kinds = [MIX[int(k)][0] for k in kind]
             journal.write(
-                json.dumps({"step": student.step, **_rounded(terms), "kinds": kinds}) + "\n"
+                json.dumps({"step": student.step, **rounded(terms), "kinds": kinds}) + "\n"
             )
             if student.step % SAVE_EVERY == 0:
                 student.save()
@@ -347,21 +347,5 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def command(argv: Sequence[str]) -> int:
-    """Run the command for a shell: the answer on stdout, errors in one line on stderr."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
-    try:
-        answer = main(argv)
-    except (PoseRosError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    sys.stdout.write(json.dumps(_rounded(answer)) + "\n")
-    return 0
-
-
-def _rounded(values: dict[str, Any]) -> dict[str, Any]:
-    return {n: round(v, 5) if isinstance(v, float) else v for n, v in values.items()}
-
-
 if __name__ == "__main__":
-    sys.exit(command(sys.argv[1:]))
+    sys.exit(shell(main, sys.argv[1:]))
